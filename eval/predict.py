@@ -1,0 +1,95 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Ask a MoRA model about a few molecules from the command line.
+
+python -m eval.predict --model DIR --task property_prediction --property gap "CCO" "c1ccccc1"
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from modeling_mora.tasks_mora import get_task
+from rdkit import Chem
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from transformers import ProcessorMixin
+
+from eval.generation import answer_budget, generate_answers, load_model, load_processor
+from eval.regression import HARTREE_IN_EV
+from modeling_mora.feature_extraction_mora import parse_molecule
+
+# As long as an answer of the task gets: a sign and every decimal.
+LONGEST_VALUE = -0.1234
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.predict", description="Ask a MoRA model about molecules."
+    )
+    parser.add_argument("--model", required=True, help="MoRA checkpoint: a folder or a Hub id")
+    parser.add_argument("--task", default="property_prediction", help="what to ask")
+    parser.add_argument("--property", required=True, help="which property, such as gap")
+    parser.add_argument("--batch_size", type=int, default=32, help="molecules per batch")
+    parser.add_argument("molecules", nargs="+", help="SMILES, SELFIES or InChI")
+    return parser.parse_args(arguments)
+
+
+def find_bad_molecules(molecules: Sequence[str], processor: ProcessorMixin) -> list[str]:
+    """Return one line per molecule that the model cannot be asked about, saying why."""
+    problems = []
+    for molecule in molecules:
+        try:
+            processor.feature_extractor.featurize(molecule)
+        except ValueError as error:
+            problems.append(f"{molecule!r}: {' '.join(str(error).split())}")
+    return problems
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code, 2 when a molecule or the property is bad."""
+    args = parse_arguments(arguments)
+    try:
+        task = get_task(args.task)
+        task.question("C", args.property)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    processor = load_processor(args.model)
+    problems = find_bad_molecules(args.molecules, processor)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        return 2
+
+    # The question holds canonical SMILES, as in training, however the molecule was written.
+    smiles = [Chem.MolToSmiles(parse_molecule(molecule)) for molecule in args.molecules]
+    answers = generate_answers(
+        load_model(args.model),
+        processor,
+        prompts=[task.question(molecule, args.property) for molecule in smiles],
+        molecules=smiles,
+        max_new_tokens=answer_budget(processor, [task.answer(LONGEST_VALUE)]),
+        batch_size=args.batch_size,
+    )
+
+    table = Table(title=f"{args.property}, predicted by {args.model}")
+    table.add_column("molecule", overflow="fold")
+    table.add_column("hartree", justify="right")
+    table.add_column("eV", justify="right")
+    for molecule, answer in zip(args.molecules, answers, strict=True):
+        value = task.parse(answer.text) if answer.finished else None
+        # Text, because rich reads the [nH] of a plain string as markup and swallows it.
+        if value is None:
+            table.add_row(Text(molecule), Text(f"no number: {answer.text!r}"), "—")
+        else:
+            table.add_row(Text(molecule), f"{value:.4f}", f"{value * HARTREE_IN_EV:.3f}")
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MoRA: molecule-aware low-rank adaptation of frozen language models (arXiv 2510.12245)."""
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+)
+
+from .configuration_mora import MoraConfig, MoraGraphConfig
+from .feature_extraction_mora import MoleculeError, MoleculeFeatureExtractor
+from .graph_encoder_mora import MoraGraphEncoder
+from .modeling_mora import MoraForCausalLM, MoraPreTrainedModel
+from .processing_mora import MoraProcessor
+from .tuner_mora import MoraTuner
+from .weight_generator_mora import MoraWeightGenerator
+
+AutoConfig.register("mora", MoraConfig)
+AutoModel.register(MoraConfig, MoraForCausalLM)
+AutoModelForCausalLM.register(MoraConfig, MoraForCausalLM)
+AutoFeatureExtractor.register(MoraConfig, MoleculeFeatureExtractor)
+AutoProcessor.register(MoraConfig, MoraProcessor)
+
+# Checkpoints carry these files as remote code, so that they load where MoRA is not installed.
+MoraConfig.register_for_auto_class()
+MoraForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+MoleculeFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
+MoraProcessor.register_for_auto_class("AutoProcessor")
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MoleculeError",
+    "MoleculeFeatureExtractor",
+    "MoraConfig",
+    "MoraForCausalLM",
+    "MoraGraphConfig",
+    "MoraGraphEncoder",
+    "MoraPreTrainedModel",
+    "MoraProcessor",
+    "MoraTuner",
+    "MoraWeightGenerator",
+]

@@ -1,0 +1,47 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Package metadata. Only `modeling_mora` is installed; the other folders run from a checkout."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+EXTRAS = {
+    # python -m training.…
+    "train": ["accelerate>=1.1", "datasets>=4", "filelock>=3.12", "gguf>=0.10", "pandas>=2", "pyyaml>=6"],
+    # python -m eval.…
+    "eval": ["datasets>=4", "matplotlib>=3.8", "pandas>=2", "rich>=13", "scikit-learn>=1.3", "tqdm>=4.60"],
+    # python -m hub_cards.…
+    "hub": ["jinja2>=3.1"],
+    # make test, make lint
+    "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+}
+
+setup(
+    name="modeling-mora",
+    version="0.1.0",
+    description="Molecule-aware low-rank adaptation: LLM weights generated from a molecule's graph",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The MoRA authors",
+    license="Apache-2.0",
+    packages=["modeling_mora"],
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "huggingface-hub>=1.31",
+        "numpy>=1.24",
+        "peft>=0.20",
+        "rdkit>=2023.9",
+        "safetensors>=0.8",
+        "selfies>=2.1",
+        "torch>=2.4",
+        "transformers>=5.17,<6",
+    ],
+    extras_require=EXTRAS,
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Chemistry",
+    ],
+)

@@ -1,0 +1,253 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What `training.finetune` can be told, and the checks that come before anything heavy runs."""
+
+import difflib
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoConfig, HfArgumentParser, PreTrainedConfig, TrainingArguments
+
+BASE_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass
+class ModelArguments:
+    """The base LLM and `MoraConfig`'s settings, whose own defaults hold where none is given."""
+
+    base: str = field(
+        default="smollm2",
+        metadata={"help": "Frozen LLM: 'smollm2', a local folder or a Hub id."},
+    )
+    base_dtype: str = field(
+        default="auto",
+        metadata={"help": "Number format of the frozen LLM: float32, bfloat16, float16 or auto."},
+    )
+    generator_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of weight generator and graph encoder; `learning_rate` is the "
+            "adapter's and holds for both when this one is not given."
+        },
+    )
+    generator_type: str | None = field(default=None, metadata={"help": "'core' or 'dense'."})
+    rank: int | None = field(default=None, metadata={"help": "Rank of the weights added."})
+    core_dim: int | None = field(default=None, metadata={"help": "Columns of the shared A."})
+    alpha: float | None = field(
+        default=None, metadata={"help": "Scale of the delta is alpha/rank."}
+    )
+    target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Endings of module names, or all-linear."}
+    )
+    layers_to_transform: list[int] | None = field(
+        default=None, metadata={"help": "Adapt only these layers of the base, counted from 0."}
+    )
+    layer_stride: int | None = field(default=None, metadata={"help": "Adapt every n-th layer."})
+    generator_dim: int | None = field(default=None, metadata={"help": "Generator's width."})
+    generator_depth: int | None = field(default=None, metadata={"help": "Generator's blocks."})
+    generator_heads: int | None = field(default=None, metadata={"help": "Its attention heads."})
+    generator_per_type: bool | None = field(
+        default=None, metadata={"help": "A separate stack of blocks for each module type."}
+    )
+    delta_init_scale: float | None = field(
+        default=None, metadata={"help": "Size of the generated part at the start."}
+    )
+    freeze_graph_encoder: bool | None = field(
+        default=None, metadata={"help": "Keep the graph encoder as it is."}
+    )
+    graph_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of `MoraGraphConfig`: a YAML mapping, or JSON on the command line."
+        },
+    )
+
+    def mora_settings(self) -> dict[str, Any]:
+        """The keyword arguments of `MoraConfig` that were given."""
+        settings = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("base", "base_dtype", "generator_learning_rate") and value is not None
+        }
+        if self.target_modules == ["all-linear"]:
+            settings["target_modules"] = "all-linear"
+        if self.graph_config is not None:
+            settings["graph_config"] = json.loads(self.graph_config)
+        return settings
+
+
+@dataclass
+class DataArguments:
+    """Which questions to learn from. All sizes are numbers of molecules."""
+
+    properties: list[str] = field(
+        default_factory=lambda: ["gap"], metadata={"help": "From homo, lumo and gap."}
+    )
+    train_molecules: int = field(default=3520, metadata={"help": "Molecules to train on."})
+    validation_molecules: int = field(
+        default=160, metadata={"help": "Molecules for the loss shown during training."}
+    )
+    test_molecules: int = field(default=400, metadata={"help": "Molecules held out for eval."})
+    split_seed: int = field(default=0, metadata={"help": "Seed of the split over molecules."})
+    max_length: int = field(
+        default=256, metadata={"help": "Longest example in tokens; longer ones are left out."}
+    )
+
+    def qm9_settings(self) -> dict[str, Any]:
+        """The keyword arguments of `training.data.qm9.load_qm9`."""
+        return {
+            "properties": self.properties,
+            "train": self.train_molecules,
+            "validation": self.validation_molecules,
+            "test": self.test_molecules,
+            "seed": self.split_seed,
+        }
+
+
+def parse_arguments(
+    arguments: list[str],
+) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    """Read a recipe and flags: `[RECIPE.yaml] [--key value ...]`; a flag wins over the recipe.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Raises:
+        ValueError: an unknown key or flag, or a value that cannot work.
+        OSError: the recipe cannot be read.
+        SystemExit: a value of the wrong type (argparse), or `--help`.
+    """
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, TrainingArguments),
+        prog="python -m training.finetune",
+        usage="%(prog)s [RECIPE.yaml] [--key value ...]",
+        allow_abbrev=False,
+    )
+    if arguments and not arguments[0].startswith("-"):
+        known = [key.name for kind in parser.dataclass_types for key in fields(kind) if key.init]
+        arguments = recipe_flags(Path(arguments[0]), known) + arguments[1:]
+    model_args, data_args, training_args = parser.parse_args_into_dataclasses(
+        arguments, look_for_args_file=False
+    )
+    check_arguments(model_args, data_args, training_args)
+    return model_args, data_args, training_args
+
+
+def recipe_flags(path: Path, known: list[str]) -> list[str]:
+    """Turn a YAML recipe into the flags that say the same, so that one parser checks both.
+
+    Args:
+        path: the YAML file, one mapping of keys to values.
+        known: the keys that may be used.
+
+    Raises:
+        ValueError: not a mapping, or an unknown key.
+    """
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of keys to values, like `rank: 16`.")
+    flags = []
+    for key, value in recipe.items():
+        if key not in known:
+            similar = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {similar[0]!r}?" if similar else ""
+            raise ValueError(f"{path}: unknown key {key!r}.{hint}")
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            value = json.dumps(value)
+        values = value if isinstance(value, list) else [value]
+        # `--key=value` for a single one, since argparse takes a lone negative value for a flag.
+        if len(values) == 1:
+            flags.append(f"--{key}={values[0]}")
+        else:
+            flags.extend([f"--{key}", *map(str, values)])
+    return flags
+
+
+def check_arguments(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
+) -> None:
+    """Refuse values that would fail late or train nothing.
+
+    Raises:
+        ValueError: names the key, its value and what to do.
+    """
+    positive = {
+        "learning_rate": training_args.learning_rate,
+        "generator_learning_rate": model_args.generator_learning_rate,
+        "per_device_train_batch_size": training_args.per_device_train_batch_size,
+        "per_device_eval_batch_size": training_args.per_device_eval_batch_size,
+        "gradient_accumulation_steps": training_args.gradient_accumulation_steps,
+        "train_molecules": data_args.train_molecules,
+        "max_length": data_args.max_length,
+    }
+    if model_args.base_dtype not in BASE_DTYPES:
+        raise ValueError(f"base_dtype={model_args.base_dtype!r}: use one of {BASE_DTYPES}.")
+    for key, value in positive.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{key}={value}: give a number above 0.")
+    if training_args.max_steps == 0 or (
+        training_args.max_steps < 0 and not training_args.num_train_epochs > 0
+    ):
+        raise ValueError(
+            f"max_steps={training_args.max_steps}, num_train_epochs="
+            f"{training_args.num_train_epochs}: nothing to train. Set one of them above 0."
+        )
+    if training_args.eval_strategy != "no" and data_args.validation_molecules == 0:
+        raise ValueError(
+            f"eval_strategy={training_args.eval_strategy.value} needs validation_molecules above 0."
+        )
+    if model_args.graph_config is not None:
+        try:
+            json.loads(model_args.graph_config)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"graph_config={model_args.graph_config!r} is not JSON ({error}). "
+                "Write it like '{\"num_layers\": 3}'."
+            ) from None
+    check_output_dir(training_args)
+
+
+def check_output_dir(training_args: TrainingArguments) -> None:
+    """Refuse to mix two runs in one folder, and to resume from a checkpoint that is not there.
+
+    Raises:
+        ValueError: names the folder and what to do.
+    """
+    output_dir = Path(training_args.output_dir)
+    checkpoints = sorted(output_dir.glob("checkpoint-*"))
+    resume = training_args.resume_from_checkpoint
+    if resume is None and checkpoints:
+        raise ValueError(
+            f"output_dir={str(output_dir)!r} holds checkpoints of an earlier run. Add "
+            "`--resume_from_checkpoint true` to go on with it, or choose another output_dir."
+        )
+    if resume == "true" and not checkpoints:
+        raise ValueError(f"resume_from_checkpoint=true: no checkpoint-* in {str(output_dir)!r}.")
+    if resume not in (None, "true") and not (Path(resume) / "trainer_state.json").is_file():
+        raise ValueError(
+            f"resume_from_checkpoint={resume!r} is not a checkpoint folder of the Trainer. Give "
+            "one that holds trainer_state.json, or `true` for the newest in output_dir."
+        )
+
+
+def load_base_config(base: str) -> PreTrainedConfig:
+    """Configuration of the base LLM, read before anything heavy to see that the base is there.
+
+    Args:
+        base: a local folder or a Hub id.
+
+    Raises:
+        ValueError: no such base.
+    """
+    try:
+        return AutoConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"base={base!r} is neither 'smollm2', a local folder with a model, nor a model on the "
+            f"Hub that can be read from here ({str(error).splitlines()[0]})."
+        ) from error
