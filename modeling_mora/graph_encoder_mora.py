@@ -109,6 +109,11 @@ class MoraGraphEncoder(PreTrainedModel):
     config_class = MoraGraphConfig
     base_model_prefix = "graph_encoder"
     main_input_name = "graph_atoms"
+    # It has no attention, so it fits whatever implementation the language model is asked to use.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def __init__(self, config: MoraGraphConfig):
         super().__init__(config)

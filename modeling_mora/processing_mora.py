@@ -114,10 +114,12 @@ class MoraProcessor(ProcessorMixin):
             as a batch; a conversation without a molecule is a row without a molecule.
 
         Raises:
-            ValueError: a content entry is of an unknown type or lacks its value.
+            ValueError: no messages, or a content entry of an unknown type or without its value.
             MoleculeError: a molecule cannot become a graph; the message names its conversation.
         """
-        single = not conversation or isinstance(conversation[0], dict)
+        if not conversation:
+            raise ValueError("The conversation is empty: pass at least one message.")
+        single = not isinstance(conversation[0], (list, tuple))
         conversations = [conversation] if single else conversation
         texts = [[_text_message(message) for message in messages] for messages in conversations]
         if not tokenize:

@@ -70,11 +70,16 @@ class _Matcher:
             self.target_modules = default_target_modules(config.text_config.model_type)
         if self.target_modules == "all-linear":
             head = language_model.get_output_embeddings()
-            self.target_modules = [
-                name
-                for name, module in language_model.named_modules()
-                if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-            ]
+            # Paths inside the layer, not whole names: those would bypass layers_to_transform.
+            self.target_modules = sorted(
+                {
+                    kind_of(name)
+                    for name, module in language_model.named_modules()
+                    if isinstance(module, (nn.Linear, Conv1D))
+                    and module is not head
+                    and layer_of(name) is not None
+                }
+            )
 
     def __call__(self, name: str) -> bool:
         if not check_target_module_exists(self, name):
@@ -101,6 +106,11 @@ def layer_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def kind_of(name: str) -> str:
+    """A module's path inside its decoder layer, such as `self_attn.q_proj`."""
+    return name.split(f".{layer_of(name)}.", 1)[1]
+
+
 def _make_target(name: str, module: nn.Module, config: MoraConfig) -> Target:
     if isinstance(module, Conv1D):
         d_in, d_out = module.weight.shape
@@ -117,7 +127,7 @@ def _make_target(name: str, module: nn.Module, config: MoraConfig) -> Target:
     return Target(
         name=name,
         layer=layer_of(name),
-        kind=name.split(f".{layer_of(name)}.", 1)[1],
+        kind=kind_of(name),
         d_in=d_in,
         d_out=d_out,
         factor_shape=(rows, config.rank),

@@ -109,7 +109,7 @@ def make_model(tiny_base: Path) -> Callable[..., MoraForCausalLM]:
         model = MoraForCausalLM.from_base(tiny_base, **(settings | kwargs))
         with torch.no_grad():
             for delta in model.tuner.deltas.values():
-                delta.B.normal_(std=0.3)
+                delta.B.normal_(std=0.1)
         return model
 
     return make

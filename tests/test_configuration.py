@@ -21,7 +21,8 @@ def test_round_trip(tmp_path):
     )
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
-    assert loaded.to_dict() == config.to_dict()
+    expected = config.to_dict() | {"_name_or_path": str(tmp_path)}
+    assert loaded.to_dict() == expected
     assert loaded.text_config.hidden_size == 64
     assert loaded.graph_config.hidden_size == 48
     assert copy.copy(config).to_dict() == copy.deepcopy(config).to_dict() == config.to_dict()

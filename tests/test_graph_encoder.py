@@ -91,7 +91,7 @@ def test_batch_norm_statistics_come_from_real_atoms_only():
         )
         for name, tensor in small.items()
     }
-    torch.testing.assert_close(padded(**wide)[:, :3], alone(**small), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(padded(**wide)[:, :3], alone(**small), atol=1e-5, rtol=1e-4)
     for name, buffer in padded.named_buffers():
         torch.testing.assert_close(buffer, alone.get_buffer(name))
 

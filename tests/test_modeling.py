@@ -148,7 +148,7 @@ def test_weights_of_another_configuration_are_a_clear_error(make_model, tmp_path
     config = json.loads((tmp_path / "config.json").read_text())
     config["core_dim"] = 8
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"expected \[64, 8\]|expected \[8"):
+    with pytest.raises(ValueError, match=r"static_core has shape \[21, 4, 4\], expected \[21, 8, 4\]"):
         MoraForCausalLM.from_pretrained(tmp_path)
 
 
@@ -274,17 +274,16 @@ def test_gradients_equal_finite_differences(make_model, processor):
     generator = torch.Generator().manual_seed(0)
     direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
 
+    @torch.no_grad()
     def loss_at(step: float) -> torch.Tensor:
-        with torch.no_grad():
-            for p, d in zip(parameters, direction, strict=True):
-                p.add_(d, alpha=step)
+        for p, d in zip(parameters, direction, strict=True):
+            p.add_(d, alpha=step)
         loss = model(**inputs, labels=inputs["input_ids"]).loss
-        with torch.no_grad():
-            for p, d in zip(parameters, direction, strict=True):
-                p.sub_(d, alpha=step)
+        for p, d in zip(parameters, direction, strict=True):
+            p.sub_(d, alpha=step)
         return loss
 
-    loss_at(0.0).backward()
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
     slope = sum((p.grad * d).sum() for p, d in zip(parameters, direction, strict=True)).item()
     step = 1e-6
     expected = ((loss_at(step) - loss_at(-step)) / (2 * step)).item()
