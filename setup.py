@@ -8,9 +8,23 @@ from setuptools import setup
 
 EXTRAS = {
     # python -m training.…
-    "train": ["accelerate>=1.1", "datasets>=4", "filelock>=3.12", "gguf>=0.10", "pandas>=2", "pyyaml>=6"],
+    "train": [
+        "accelerate>=1.1",
+        "datasets>=4",
+        "filelock>=3.12",
+        "gguf>=0.10",
+        "pandas>=2",
+        "pyyaml>=6",
+    ],
     # python -m eval.…
-    "eval": ["datasets>=4", "matplotlib>=3.8", "pandas>=2", "rich>=13", "scikit-learn>=1.3", "tqdm>=4.60"],
+    "eval": [
+        "datasets>=4",
+        "matplotlib>=3.8",
+        "pandas>=2",
+        "rich>=13",
+        "scikit-learn>=1.3",
+        "tqdm>=4.60",
+    ],
     # python -m hub_cards.…
     "hub": ["jinja2>=3.1"],
     # make test, make lint

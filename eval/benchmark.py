@@ -23,7 +23,6 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from modeling_mora.tasks_mora import get_task
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, ProcessorMixin
@@ -33,6 +32,7 @@ from eval.generation import Answer, answer_budget, iterate_answers, load_model, 
 from eval.parity_plot import save_parity_plot
 from eval.predictions import PredictionFile
 from eval.regression import RegressionScore, mean_baseline, score_regression
+from modeling_mora.tasks_mora import get_task
 from training.data.qm9 import load_qm9
 
 # Every row counts; an answer that cannot be read lowers the parsed share and is never imputed.
@@ -236,6 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         data_settings = read_data_settings(args.model)
         data = load_qm9(**data_settings)
+        if len(data["test"]) == 0:
+            raise ValueError("data.json of this model holds no test molecules: nothing to score")
         processor = load_processor(args.model)
         model = load_model(args.model)
         max_new_tokens = answer_budget(processor, data["train"]["answer"])

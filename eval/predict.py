@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from modeling_mora.tasks_mora import get_task
 from rdkit import Chem
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +18,7 @@ from transformers import ProcessorMixin
 from eval.generation import answer_budget, generate_answers, load_model, load_processor
 from eval.regression import HARTREE_IN_EV
 from modeling_mora.feature_extraction_mora import parse_molecule
+from modeling_mora.tasks_mora import get_task
 
 # As long as an answer of the task gets: a sign and every decimal.
 LONGEST_VALUE = -0.1234
@@ -44,7 +44,7 @@ def find_bad_molecules(molecules: Sequence[str], processor: ProcessorMixin) -> l
         try:
             processor.feature_extractor.featurize(molecule)
         except ValueError as error:
-            problems.append(f"{molecule!r}: {' '.join(str(error).split())}")
+            problems.append(str(error))
     return problems
 
 
@@ -54,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         task = get_task(args.task)
         task.question("C", args.property)
-    except ValueError as error:
+        processor = load_processor(args.model)
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    processor = load_processor(args.model)
     problems = find_bad_molecules(args.molecules, processor)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -28,8 +28,8 @@ class PropertyPrediction:
         }
     )
     prompts: tuple[str, ...] = (
+        "{property} of {molecule} in hartree?",
         "What is the {property} of {molecule} in hartree?",
-        "Give the {property} of {molecule} in hartree.",
         "{molecule}: {property} in hartree?",
     )
 

@@ -4,6 +4,7 @@
 
 import pickle
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -246,16 +247,28 @@ def test_rdkit_without_log_capture_still_gives_a_clear_error(monkeypatch):
         parse_molecule("C1CC")
 
 
-def test_reasons_do_not_mix_between_threads():
+def test_reasons_do_not_mix_between_threads(monkeypatch):
     def reason(smiles: str) -> str:
         with pytest.raises(MoleculeError) as raised:
             parse_molecule(smiles)
         return str(raised.value)
 
-    bad = ["C1CC", "c1cccc1", "CN(C)(C)(C)C", "CC("] * 50
-    alone = {smiles: reason(smiles) for smiles in set(bad)}
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(reason, bad)) == [alone[smiles] for smiles in bad]
+    bad = ["C1CC", "c1cccc1", "CN(C)(C)(C)C", "CC("]
+    expected = [reason(smiles) for smiles in bad]
+    read = Chem.MolFromSmiles
+
+    def interrupted(smiles: str) -> Chem.Mol | None:
+        time.sleep(0.01)  # lets the other threads run
+        return read(smiles)
+
+    monkeypatch.setattr(feature_extraction_mora.Chem, "MolFromSmiles", interrupted)
+    with ThreadPoolExecutor(len(bad)) as pool:
+        assert list(pool.map(reason, bad)) == expected
+
+
+def test_reading_a_molecule_prints_nothing(extract, capfd):
+    extract(["[H][H]", "[H-].C"])  # RDKit warns about such hydrogens
+    assert capfd.readouterr().err == ""
 
 
 def test_too_large_molecule_is_refused_not_cut():

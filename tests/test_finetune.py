@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 from modeling_mora import MoraForCausalLM, MoraProcessor
 from training.arguments import parse_arguments
 from training.data.qm9 import load_qm9
-from training.finetune import finetune, main, optimizer_with_two_rates
+from training.finetune import main, optimizer_with_two_rates
 
 RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/*.yaml"))
 TINY_MODEL = {
@@ -111,9 +111,8 @@ def test_missing_recipe():
 
 
 def test_missing_base(recipe: Path, tmp_path: Path):
-    settings = parse_arguments([str(recipe), "--base", str(tmp_path / "nothing")])
-    with pytest.raises(ValueError, match="base='.*nothing' is neither"):
-        finetune(*settings)
+    with pytest.raises(SystemExit, match="base='.*nothing' is neither"):
+        main([str(recipe), "--base", str(tmp_path / "nothing")])
 
 
 def test_two_learning_rates(make_model, tmp_path: Path):

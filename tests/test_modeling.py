@@ -285,9 +285,9 @@ def test_gradients_equal_finite_differences(make_model, processor):
 
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     slope = sum((p.grad * d).sum() for p, d in zip(parameters, direction, strict=True)).item()
-    step = 1e-6
+    step = 1e-4  # The loss itself is float32, so a smaller step would be lost in rounding.
     expected = ((loss_at(step) - loss_at(-step)) / (2 * step)).item()
-    assert slope == pytest.approx(expected, rel=1e-4)
+    assert slope == pytest.approx(expected, rel=5e-3)
 
 
 def test_print_trainable_parameters(make_model, capsys):

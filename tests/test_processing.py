@@ -124,6 +124,7 @@ def test_tokenized_chat_is_what_a_call_with_its_prompt_gives(processor):
     assert_equal_tensors(single, one_batch)
     without = processor.apply_chat_template(ask(None), **settings)
     assert not without["graph_atom_mask"].any()
+    assert_equal_tensors(processor.apply_chat_template(ask(None, "CCO"), **settings), single)
 
 
 def test_molecules_of_a_conversation_are_components_of_one_graph(processor):

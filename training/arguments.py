@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig, HfArgumentParser, PreTrainedConfig, TrainingArguments
+from transformers import AutoConfig, HfArgumentParser, TrainingArguments
 
 BASE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -235,8 +235,8 @@ def check_output_dir(training_args: TrainingArguments) -> None:
         )
 
 
-def load_base_config(base: str) -> PreTrainedConfig:
-    """Configuration of the base LLM, read before anything heavy to see that the base is there.
+def check_base(base: str) -> None:
+    """Read the configuration of the base LLM, to see early that the base is there.
 
     Args:
         base: a local folder or a Hub id.
@@ -245,7 +245,7 @@ def load_base_config(base: str) -> PreTrainedConfig:
         ValueError: no such base.
     """
     try:
-        return AutoConfig.from_pretrained(base)
+        AutoConfig.from_pretrained(base)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"base={base!r} is neither 'smollm2', a local folder with a model, nor a model on the "

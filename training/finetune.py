@@ -30,7 +30,7 @@ from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM, MoraProcess
 from training.arguments import (
     DataArguments,
     ModelArguments,
-    load_base_config,
+    check_base,
     parse_arguments,
 )
 from training.base_model import resolve_base
@@ -42,10 +42,14 @@ from training.tokenization import tokenize_dataset
 def main(arguments: list[str] | None = None) -> None:
     """Run `training.finetune` with these command-line arguments (the process's own if None)."""
     try:
-        settings = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        model_args, data_args, training_args = parse_arguments(
+            sys.argv[1:] if arguments is None else arguments
+        )
+        model_args.base = resolve_base(model_args.base)
+        check_base(model_args.base)
     except (ValueError, OSError) as error:
         sys.exit(f"training.finetune: error: {error}")
-    finetune(*settings)
+    finetune(model_args, data_args, training_args)
 
 
 def finetune(
@@ -53,14 +57,17 @@ def finetune(
 ) -> Trainer:
     """Fine-tune MoRA and save it to `training_args.output_dir`.
 
+    Args:
+        model_args: `base` is a folder or a Hub id here, no longer the short name `smollm2`.
+        data_args: the questions to learn from.
+        training_args: the Trainer's own settings.
+
     Returns:
         The Trainer, after training.
     """
-    base = resolve_base(model_args.base)
-    load_base_config(base)
     processor = MoraProcessor(
         feature_extractor=MoleculeFeatureExtractor(),
-        tokenizer=AutoTokenizer.from_pretrained(base),
+        tokenizer=AutoTokenizer.from_pretrained(model_args.base),
     )
     dataset = load_qm9(**data_args.qm9_settings())
     train_dataset, validation_dataset = (
@@ -70,7 +77,7 @@ def finetune(
 
     set_seed(training_args.seed)  # the Trainer sets it too, but the fresh weights are drawn here
     model = MoraForCausalLM.from_base(
-        base, dtype=model_args.base_dtype, **model_args.mora_settings()
+        model_args.base, dtype=model_args.base_dtype, **model_args.mora_settings()
     )
     model.print_trainable_parameters()
 
