@@ -43,7 +43,9 @@ class GINConv(nn.Module):
     def forward(self, atoms: torch.Tensor, graph: "FlatBonds") -> torch.Tensor:
         """[A, dim] atom states to [A, dim] sums over each atom and its neighbours."""
         bonds = self.bond_embedding(graph.features)
-        messages = torch.relu(atoms[graph.source] + bonds) * graph.mask.unsqueeze(-1).to(atoms.dtype)
+        messages = torch.relu(atoms[graph.source] + bonds) * graph.mask.unsqueeze(-1).to(
+            atoms.dtype
+        )
         received = torch.zeros_like(atoms).index_add(0, graph.target, messages)
         return (1 + self.eps) * atoms + received
 

@@ -140,7 +140,9 @@ def _no_match_message(config: MoraConfig, matcher: _Matcher, modules: dict[str, 
     leaves = sorted(
         {name.rsplit(".", 1)[-1] for name, module in modules.items() if hasattr(module, "weight")}
     )
-    near = sorted({near for w in wanted for near in difflib.get_close_matches(w, leaves, cutoff=0.4)})
+    near = sorted(
+        {near for w in wanted for near in difflib.get_close_matches(w, leaves, cutoff=0.4)}
+    )
     layers = sorted({layer for name in modules if (layer := layer_of(name)) is not None})
     where = ""
     if config.layers_to_transform is not None or config.layer_stride is not None:

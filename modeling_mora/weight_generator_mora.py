@@ -42,9 +42,7 @@ class MoraWeightGenerator(nn.Module):
         sizes = {target.kind: math.prod(target.factor_shape) for target in targets}
         self.heads = nn.ModuleList([FactorHead(config, sizes[kind]) for kind in self.kinds])
         if config.generator_type == "core":
-            self.static_core = nn.Parameter(
-                torch.empty(len(targets), config.core_dim, config.rank)
-            )
+            self.static_core = nn.Parameter(torch.empty(len(targets), config.core_dim, config.rank))
 
     def forward(self, atoms: torch.Tensor, atom_mask: torch.Tensor) -> torch.Tensor:
         """Generate the factors of a batch of molecules.

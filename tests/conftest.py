@@ -69,9 +69,7 @@ def processor(tokenizer: PreTrainedTokenizerFast) -> MoraProcessor:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
-) -> Path:
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
     """Folder of a random Llama with grouped-query attention, and its tokenizer."""
     path = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)

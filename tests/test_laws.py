@@ -162,7 +162,9 @@ def test_generation_in_a_batch_equals_one_by_one(model, processor):
 @torch.no_grad()
 def test_beams_equal_greedy_search_over_repeated_rows(model, processor):
     """The weights of row i must stay with the beams of row i: scores recomputed without beams."""
-    inputs = processor(text=QUESTIONS[:3], molecules=MOLECULES[:3], return_tensors="pt", padding=True)
+    inputs = processor(
+        text=QUESTIONS[:3], molecules=MOLECULES[:3], return_tensors="pt", padding=True
+    )
     out = model.generate(
         **inputs, num_beams=2, num_return_sequences=2, max_new_tokens=4, length_penalty=0.0,
         return_dict_in_generate=True, output_scores=True, eos_token_id=-1,
@@ -179,7 +181,9 @@ def test_beams_equal_greedy_search_over_repeated_rows(model, processor):
 
 def test_cached_decoding_equals_full_forward(model, processor):
     """One token at a time with a cache gives the logits of the whole sequence."""
-    inputs = processor(text=QUESTIONS[:2], molecules=MOLECULES[:2], return_tensors="pt", padding=True)
+    inputs = processor(
+        text=QUESTIONS[:2], molecules=MOLECULES[:2], return_tensors="pt", padding=True
+    )
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     with torch.no_grad():
         full = model(**inputs).logits[:, -1]

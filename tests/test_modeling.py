@@ -101,9 +101,7 @@ def test_self_contained_checkpoint_needs_no_base(make_model, processor, tiny_bas
 
 
 @pytest.mark.parametrize("save_base", [False, True])
-def test_loads_in_a_fresh_process_without_this_package(
-    make_model, processor, tmp_path, save_base
-):
+def test_loads_in_a_fresh_process_without_this_package(make_model, processor, tmp_path, save_base):
     """Every Auto class, then saved again from the remote code, and loaded once more."""
     model = make_model()
     model.save_pretrained(tmp_path / "first", save_base=save_base)
@@ -148,7 +146,9 @@ def test_weights_of_another_configuration_are_a_clear_error(make_model, tmp_path
     config = json.loads((tmp_path / "config.json").read_text())
     config["core_dim"] = 8
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"static_core has shape \[21, 4, 4\], expected \[21, 8, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"static_core has shape \[21, 4, 4\], expected \[21, 8, 4\]"
+    ):
         MoraForCausalLM.from_pretrained(tmp_path)
 
 
@@ -194,9 +194,7 @@ def test_moved_base_can_be_named(make_model, processor, tiny_base, tmp_path):
     model = make_model()
     model.save_pretrained(tmp_path / "mora")
     moved = shutil.copytree(tiny_base, tmp_path / "moved")
-    loaded = MoraForCausalLM.from_pretrained(
-        tmp_path / "mora", base_model_name_or_path=str(moved)
-    )
+    loaded = MoraForCausalLM.from_pretrained(tmp_path / "mora", base_model_name_or_path=str(moved))
     assert torch.equal(logits_of(loaded, processor), logits_of(model, processor))
 
 

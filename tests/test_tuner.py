@@ -22,7 +22,9 @@ def names(base, **kwargs):
 def test_default_targets_are_those_of_peft(base):
     from peft import LoraConfig, get_peft_model
 
-    peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(base.name_or_path), LoraConfig())
+    peft_model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base.name_or_path), LoraConfig()
+    )
     expected = {n for n in peft_model.targeted_module_names}
     targets = find_targets(base, MoraConfig(text_config=base.config))
     assert {target.name for target in targets} == expected
@@ -52,7 +54,9 @@ def test_target_forms(base, kwargs, layers, kinds):
 
 
 def test_grouped_query_attention_sizes(base):
-    targets = find_targets(base, MoraConfig(text_config=base.config, target_modules=["k_proj", "mlp"]))
+    targets = find_targets(
+        base, MoraConfig(text_config=base.config, target_modules=["k_proj", "mlp"])
+    )
     sizes = {target.kind: (target.d_in, target.d_out) for target in targets}
     assert sizes == {"self_attn.k_proj": (64, 32), "mlp": (64, 64)}
 
