@@ -18,11 +18,11 @@ AUTO_MAP = {
 @strict
 class MoraGraphConfig(PreTrainedConfig):
     r"""
-    Configuration of [`MoraGraphEncoder`], a GIN with edge features over OGB's atom and bond features.
+    Configuration of [`MoraGraphEncoder`], a GIN with edge features over OGB's features.
 
     Args:
         form (`str`, defaults to `"prenorm"`):
-            `"prenorm"`: residual layers with LayerNorm, trains well from scratch with small batches.
+            `"prenorm"`: residual layers with LayerNorm, trains well from scratch.
             `"moleculestm"`: MoleculeSTM's layers (BatchNorm, no residual), to load its checkpoint.
         hidden_size (`int`, defaults to 256): width of an atom state.
         num_layers (`int`, defaults to 5): number of message-passing steps.
@@ -51,7 +51,8 @@ class MoraGraphConfig(PreTrainedConfig):
 @strict
 class MoraConfig(PreTrainedConfig):
     r"""
-    Configuration of [`MoraForCausalLM`]: `y = base(x) + alpha / rank * ((x A) C_i) B` for molecule i.
+    Configuration of [`MoraForCausalLM`]: `y = base(x) + alpha / rank * ((x A) C_i) B`, where
+    the core `C_i` is generated from the graph of molecule i.
 
     Args:
         text_config (`PreTrainedConfig` or `dict`): configuration of the frozen decoder LLM.

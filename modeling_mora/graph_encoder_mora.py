@@ -33,7 +33,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 class GINConv(nn.Module):
-    """One message-passing step: `(1 + eps) x_i + sum_j relu(x_j + bond_ij)` (Hu et al., ICLR 2020)."""
+    """One GIN step, `(1 + eps) x_i + sum_j relu(x_j + bond_ij)` (Hu et al., ICLR 2020)."""
 
     def __init__(self, dim: int, bond_vocab_sizes: list[int] | tuple[int, ...]):
         super().__init__()

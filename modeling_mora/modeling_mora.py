@@ -3,7 +3,7 @@
 """MoRA for causal language models: a frozen LLM with weights generated from each molecule."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import Any
 
@@ -201,10 +201,8 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         )
         check_adapter_tensors(tensors, drop_base_keys(model.state_dict()), name_or_path)
         model.load_state_dict(tensors, strict=False)
-        try:
+        with suppress(OSError):  # A checkpoint without one keeps the base's.
             model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub_kwargs)
-        except OSError:
-            pass  # A checkpoint without one keeps the base's.
         return model, info
 
     @classmethod

@@ -31,7 +31,9 @@ assert AutoConfig.from_pretrained(path, **remote).model_type == "mora"
 processor = AutoProcessor.from_pretrained(path, **remote)
 assert AutoFeatureExtractor.from_pretrained(path, **remote)("CCO", return_tensors="pt")
 assert AutoTokenizer.from_pretrained(path)("a").input_ids
-inputs = processor(text=["Question 0", "Q"], molecules=["CCO", None], return_tensors="pt", padding=True)
+inputs = processor(
+    text=["Question 0", "Q"], molecules=["CCO", None], return_tensors="pt", padding=True
+)
 logits = {}
 for auto in (AutoModel, AutoModelForCausalLM):
     model = auto.from_pretrained(path, **remote)

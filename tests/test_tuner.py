@@ -37,12 +37,13 @@ def test_default_targets_are_those_of_peft(base):
         ({"target_modules": ["q_proj"], "layers_to_transform": [2]}, {2}, {"self_attn.q_proj"}),
         ({"target_modules": ["q_proj"], "layers_to_transform": 1}, {1}, {"self_attn.q_proj"}),
         ({"target_modules": ["q_proj"], "layer_stride": 2}, {1}, {"self_attn.q_proj"}),
-        ({"target_modules": r".*\.(0|2)\..*(up|down)_proj"}, {0, 2}, {"mlp.up_proj", "mlp.down_proj"}),
+        ({"target_modules": r".*\.(0|2)\..*up_proj"}, {0, 2}, {"mlp.up_proj"}),
         ({"target_modules": ["mlp"]}, {0, 1, 2}, {"mlp"}),
         (
             {"target_modules": "all-linear", "layers_to_transform": [0]},
             {0},
-            {f"self_attn.{x}_proj" for x in "qkvo"} | {f"mlp.{x}_proj" for x in ("up", "gate", "down")},
+            {f"self_attn.{x}_proj" for x in "qkvo"}
+            | {f"mlp.{x}_proj" for x in ("up", "gate", "down")},
         ),
     ],
 )  # fmt: skip
