@@ -80,7 +80,14 @@ def read_data_settings(name_or_path: str) -> dict:
     Raises:
         OSError: if the checkpoint holds no `data.json`.
     """
-    return json.loads(Path(cached_file(name_or_path, "data.json")).read_text(encoding="utf-8"))
+    try:
+        path = cached_file(name_or_path, "data.json")
+    except OSError as error:
+        raise OSError(
+            f"{name_or_path!r} holds no data.json, which says what test molecules the model has not "
+            f"seen: score a folder written by training.finetune ({error})"
+        ) from error
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def describe_run(
@@ -214,7 +221,7 @@ def print_scores(name: str, scores: Mapping[str, RegressionScore], console: Cons
     for arm, score in scores.items():
         errors = ("—", "—")
         if score.mae is not None:
-            errors = (f"{score.mae:.4f}", f"{score.mae_ev:.3f}")
+            errors = (f"{score.mae:#.3g}", f"{score.mae_ev:#.3g}")
         table.add_row(ARM_TITLES[arm], *errors, f"{score.parsed_share:.1%}", str(score.n))
     console.print(table)
 

@@ -19,7 +19,7 @@ from transformers import (
 
 # Tokens allowed beyond the longest training answer: an answer that needs more is not the short
 # answer that was asked for, and every spare token costs the base model, which rarely stops, a step.
-ANSWER_MARGIN = 16
+ANSWER_MARGIN = 8
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,15 @@ class Answer:
 
 
 def load_processor(name_or_path: str) -> ProcessorMixin:
-    """Load the processor of a MoRA checkpoint (folder or Hub id), running the code it carries."""
+    """Load the processor of a MoRA checkpoint (folder or Hub id)."""
     return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=True)
 
 
 def load_model(name_or_path: str) -> PreTrainedModel:
-    """Load a MoRA checkpoint (folder or Hub id) for inference, running the code it carries.
+    """Load a MoRA checkpoint (folder or Hub id) for inference.
 
-    The model goes to the GPU when there is one.
+    Where this package's `modeling_mora` is imported, transformers prefers its classes to the code
+    that the checkpoint carries. The model goes to the GPU when there is one.
     """
     model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=True)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

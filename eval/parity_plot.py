@@ -79,7 +79,7 @@ def draw_parity(
     if score.mae is None:
         error = "no answer parsed"
     else:
-        error = f"MAE {score.mae_ev:.3f} eV ({score.mae:.4f} hartree)"
+        error = f"MAE {score.mae_ev:#.3g} eV ({score.mae:#.3g} hartree)"
     axes.set_title(f"MoRA, {name}: {error}\n{score.n_parsed} of {score.n} answers parsed")
     axes.set_xlabel(f"true {name} (eV)")
     axes.set_ylabel(f"predicted {name} (eV)")

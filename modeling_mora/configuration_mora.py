@@ -4,7 +4,6 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 AUTO_MAP = {
     "AutoConfig": "configuration_mora.MoraConfig",
@@ -87,10 +86,7 @@ class MoraConfig(PreTrainedConfig):
     """
 
     model_type = "mora"
-    sub_configs_defaults = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
-        "graph_config": MoraGraphConfig,
-    }
+    sub_configs = {"text_config": AutoConfig, "graph_config": MoraGraphConfig}
 
     text_config: dict | PreTrainedConfig | None = None
     graph_config: dict | PreTrainedConfig | None = None
@@ -113,6 +109,13 @@ class MoraConfig(PreTrainedConfig):
     includes_base: bool = False
 
     def __post_init__(self, **kwargs):
+        # Before super(), which hands settings such as the dtype down to the sub-configurations.
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = AutoConfig.for_model(
+                **{"model_type": "llama"} | (self.text_config or {})
+            )
+        if not isinstance(self.graph_config, PreTrainedConfig):
+            self.graph_config = MoraGraphConfig(**(self.graph_config or {}))
         super().__post_init__(**kwargs)
         if self.core_dim is None:
             self.core_dim = self.rank
