@@ -84,7 +84,7 @@ def read_data_settings(name_or_path: str) -> dict:
         path = cached_file(name_or_path, "data.json")
     except OSError as error:
         raise OSError(
-            f"{name_or_path!r} holds no data.json, which says what test molecules the model has not "
+            f"{name_or_path!r} holds no data.json, which says what molecules the model has not "
             f"seen: score a folder written by training.finetune ({error})"
         ) from error
     return json.loads(Path(path).read_text(encoding="utf-8"))
