@@ -31,6 +31,14 @@ from .graph_encoder_mora import MoraGraphEncoder
 from .tuner_mora import MoraCheckpoint, MoraTuner, find_targets
 from .weight_generator_mora import MoraWeightGenerator
 
+GRAPH_INPUTS = (
+    "graph_atoms",
+    "graph_atom_mask",
+    "graph_bonds",
+    "graph_bond_features",
+    "graph_bond_mask",
+)
+
 
 class MoraPreTrainedModel(PreTrainedModel):
     """Configuration, initialisation and capabilities shared by MoRA models."""
@@ -341,25 +349,20 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         self,
         inputs: torch.Tensor | None = None,
         *args: Any,
-        graph_atoms: torch.Tensor | None = None,
-        graph_atom_mask: torch.Tensor | None = None,
-        graph_bonds: torch.Tensor | None = None,
-        graph_bond_features: torch.Tensor | None = None,
-        graph_bond_mask: torch.Tensor | None = None,
         mora_weights: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """`GenerationMixin.generate`, with each row's weights generated once at its start.
 
         One flat tensor is handed on, which `generate` repeats for beams and return sequences.
+
+        Args:
+            inputs: [B, T] `input_ids`, which may also be given by that name.
+            args: passed on to `GenerationMixin.generate`.
+            mora_weights: [B, P] weights from [`encode_molecules`], instead of the graphs.
+            kwargs: the `graph_…` tensors, the text tensors and all settings of generation.
         """
-        graph = {
-            "graph_atoms": graph_atoms,
-            "graph_atom_mask": graph_atom_mask,
-            "graph_bonds": graph_bonds,
-            "graph_bond_features": graph_bond_features,
-            "graph_bond_mask": graph_bond_mask,
-        }
+        graph = {name: kwargs.pop(name, None) for name in GRAPH_INPUTS}
         mora_weights = self._weights_for(graph, mora_weights)
         if mora_weights is not None:
             kwargs["mora_weights"] = mora_weights

@@ -290,6 +290,17 @@ def test_gradients_equal_finite_differences(make_model, processor):
     assert slope == pytest.approx(expected, rel=5e-3)
 
 
+@pytest.mark.parametrize("molecules", [["CCO", None, "C", None], [None] * 4])
+def test_text_only_rows_can_be_trained_on(make_model, processor, molecules):
+    """Every parameter gets a gradient (DDP needs that); without a molecule it is zero."""
+    model = make_model().train()
+    inputs = inputs_for(processor, molecules)
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients) == any(molecules)
+
+
 def test_print_trainable_parameters(make_model, capsys):
     model = make_model()
     model.print_trainable_parameters()
