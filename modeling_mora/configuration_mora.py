@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of MoRA: the frozen LLM, the graph encoder and the generated low-rank weights."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -124,6 +126,32 @@ class MoraConfig(PreTrainedConfig):
         if getattr(self, "auto_map", None) is None:
             self.auto_map = dict(AUTO_MAP)
         self._check_values()
+
+    @classmethod
+    def paper(cls, text_config: PreTrainedConfig, **overrides: Any) -> "MoraConfig":
+        """The published setting (arXiv 2510.12245), for a base with Llama's module names.
+
+        The generator writes the whole A, from MoleculeSTM's frozen graph encoder: about 1.3
+        billion trained parameters for a 7B base.
+
+        Args:
+            text_config: configuration of the frozen LLM.
+            overrides: settings that differ, such as `target_modules` for other module names.
+        """
+        settings = {
+            "generator_type": "dense",
+            "rank": 64,
+            "alpha": 64,
+            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"],
+            "layer_stride": 4,
+            "generator_dim": 1024,
+            "generator_depth": 8,
+            "generator_heads": 16,
+            "generator_per_type": True,
+            "graph_config": MoraGraphConfig(form="moleculestm", hidden_size=300),
+            "freeze_graph_encoder": True,
+        }
+        return cls(text_config=text_config, **(settings | overrides))
 
     def _check_values(self) -> None:
         _check_choice("generator_type", self.generator_type, ("core", "dense"))

@@ -13,7 +13,12 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from modeling_mora import MoraForCausalLM, MoraProcessor
 
-FORMS = [{}, {"core_dim": 12}, {"generator_type": "dense"}, {"generator_per_type": True}]
+FORMS = [
+    {},
+    {"core_dim": 12},
+    {"generator_type": "dense"},
+    {"generator_per_type": True, "target_modules": ["v_proj", "mlp"]},
+]
 QUESTIONS = [f"What is the gap of number {'1' * i}?" for i in range(len(MOLECULES))]
 
 
