@@ -69,6 +69,21 @@ def test_atom_order_does_not_matter(model, processor):
             torch.testing.assert_close(others, weights, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_atom_numbers_in_the_tensors_do_not_matter(model, processor):
+    """Law 2 for the model alone, since the feature extractor already orders the atoms."""
+    graph = processor.feature_extractor([MOLECULES[3]], return_tensors="pt")
+    order = torch.randperm(
+        graph["graph_atoms"].shape[1], generator=torch.Generator().manual_seed(0)
+    )
+    shuffled = dict(graph) | {
+        "graph_atoms": graph["graph_atoms"][:, order],
+        "graph_bonds": order.argsort()[graph["graph_bonds"]],
+    }
+    weights = model.encode_molecules(**graph)
+    torch.testing.assert_close(model.encode_molecules(**shuffled), weights, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("molecules", [[None, "CCO", None], [None, None, None]])
 def test_row_without_molecule_is_the_base_model(model, processor, tiny_base, molecules):
     """Law 3, bit by bit."""
@@ -90,8 +105,12 @@ def test_disabled_adapter_is_the_base_model(model, processor, tiny_base):
     text_only = processor(text=QUESTIONS, return_tensors="pt", padding=True)
     with torch.no_grad():
         expected = base(**text_only).logits
+        weights = model.encode_molecules(
+            **processor.feature_extractor(MOLECULES, return_tensors="pt")
+        )
         with model.disable_adapter():
             assert torch.equal(model(**inputs).logits, expected)
+            assert torch.equal(model(**text_only, mora_weights=weights).logits, expected)
             tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
         assert torch.equal(tokens, base.generate(**text_only, max_new_tokens=4, do_sample=False))
         with pytest.raises(KeyError), model.disable_adapter():
