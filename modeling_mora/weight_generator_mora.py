@@ -75,9 +75,12 @@ class MoraWeightGenerator(nn.Module):
         return torch.where(has_molecule, factors, torch.zeros_like(factors))
 
     def reset_parameters(self) -> None:
-        """Queries of unit size; the static core picks the first `rank` columns of A."""
-        init.normal_(self.layer_embedding, std=math.sqrt(0.5))
-        init.normal_(self.kind_embedding, std=math.sqrt(0.5))
+        """Small queries, so that the atoms make most of a latent and molecules differ from the start.
+
+        The static core picks the first `rank` columns of A.
+        """
+        init.normal_(self.layer_embedding, std=0.02)
+        init.normal_(self.kind_embedding, std=0.02)
         if self.config.generator_type == "core":
             eye = torch.eye(self.config.core_dim, self.config.rank)
             init.copy_(self.static_core, eye.expand_as(self.static_core))
