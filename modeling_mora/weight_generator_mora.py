@@ -75,7 +75,7 @@ class MoraWeightGenerator(nn.Module):
         return torch.where(has_molecule, factors, torch.zeros_like(factors))
 
     def reset_parameters(self) -> None:
-        """Small queries, so that the atoms make most of a latent and molecules differ from the start.
+        """Small queries, so that the atoms make most of a latent and molecules differ at once.
 
         The static core picks the first `rank` columns of A.
         """

@@ -248,6 +248,16 @@ def test_molecules_keep_distinct_weights_after_training(make_model, processor, f
     assert distance.min() > 1e-3 * weights.norm(dim=1).mean()
 
 
+@torch.no_grad()
+def test_an_untrained_generator_tells_molecules_apart(make_model, processor):
+    """A generated part that is nearly the same for all molecules collapses in training."""
+    model = make_model()
+    graph = processor.feature_extractor(MOLECULES, return_tensors="pt")
+    generated = model.encode_molecules(**graph) - model.weight_generator.static_core.flatten()
+    variation = generated.std(dim=0).norm() / generated.norm(dim=1).mean()
+    assert variation > 0.2
+
+
 def test_zero_generated_part_is_a_static_lora(make_model, processor, tiny_base, tmp_path):
     """DESIGN: with the generated part zero, the core form is exactly PEFT's static LoRA."""
     from peft import LoraConfig, get_peft_model
