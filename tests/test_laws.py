@@ -251,7 +251,7 @@ def test_molecules_keep_distinct_weights_after_training(make_model, processor, f
 @torch.no_grad()
 def test_an_untrained_generator_tells_molecules_apart(make_model, processor):
     """A generated part that is nearly the same for all molecules collapses in training."""
-    model = make_model()
+    model = make_model(generator_dim=256, generator_heads=8, graph_config={})
     graph = processor.feature_extractor(MOLECULES, return_tensors="pt")
     generated = model.encode_molecules(**graph) - model.weight_generator.static_core.flatten()
     variation = generated.std(dim=0).norm() / generated.norm(dim=1).mean()
