@@ -224,7 +224,7 @@ def test_loads_as_remote_code_in_a_process_without_the_package(tmp_path):
     run_isolated(REMOTE, tmp_path, str(first), str(second))
     expected = processor.apply_chat_template(ask("CCO"), tokenize=True, return_tensors="pt")
     for path in (first, second):
-        assert_equal_tensors(torch.load(path / "batch.pt"), dict(expected))
+        assert_equal_tensors(torch.load(path / "batch.pt", weights_only=True), dict(expected))
 
 
 def run_isolated(code: str, folder: Path, *arguments: str) -> None:
