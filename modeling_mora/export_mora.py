@@ -49,18 +49,13 @@ def export_lora(
             )
     extract = feature_extractor or MoleculeFeatureExtractor()
     graph = extract(molecule, return_tensors="pt").to(model.device)
-    weights = model.encode_molecules(**graph)[0]
+    weights = model.encode_molecules(**graph)
 
     tensors = {}
-    sizes = [target.factor_shape[0] * target.factor_shape[1] for target in model.tuner.targets]
-    for target, delta, factor in zip(
-        model.tuner.targets, model.tuner.deltas.values(), weights.split(sizes), strict=True
-    ):
-        factor = factor.view(target.factor_shape)
-        lora_a = factor if delta.A is None else delta.A @ factor
+    for target, lora_a, lora_b in model.tuner.lora_matrices(weights):
         prefix = f"base_model.model.{target.name}"
         tensors[f"{prefix}.lora_A.weight"] = lora_a.T.contiguous().cpu()
-        tensors[f"{prefix}.lora_B.weight"] = delta.B.T.contiguous().cpu()
+        tensors[f"{prefix}.lora_B.weight"] = lora_b.T.contiguous().cpu()
 
     config = LoraConfig(
         task_type="CAUSAL_LM",

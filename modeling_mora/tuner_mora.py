@@ -281,6 +281,24 @@ class MoraTuner(nn.Module):
         """P, the number of generated values per molecule."""
         return sum(math.prod(target.factor_shape) for target in self.targets)
 
+    @torch.no_grad()
+    def lora_matrices(
+        self, weights: torch.Tensor
+    ) -> Iterator[tuple[Target, torch.Tensor, torch.Tensor]]:
+        """One molecule's weights as a static LoRA: `alpha / rank * (x A) B` is the delta.
+
+        Args:
+            weights: [P] or [1, P] weights of one molecule.
+
+        Yields:
+            Each target with its A [d_in, rank] and B [rank, d_out].
+        """
+        sizes = [math.prod(target.factor_shape) for target in self.targets]
+        factors = weights.flatten().split(sizes)
+        for target, delta, factor in zip(self.targets, self.deltas.values(), factors, strict=True):
+            factor = factor.view(target.factor_shape).to(delta.B.device)
+            yield target, factor if delta.A is None else delta.A @ factor, delta.B
+
     def attach(self, language_model: PreTrainedModel) -> None:
         """Hook the deltas onto `language_model`; hooks of an earlier call are replaced."""
         for module in language_model.modules():
