@@ -84,7 +84,10 @@ def load_base_config(name_or_path: str, revision: str | None, **kwargs: Any) -> 
 
 def check_base_config(base_config: PreTrainedConfig, config: MoraConfig) -> None:
     """Raise if the base's architecture is not the one that the checkpoint was trained on."""
-    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+    keys = ["model_type", "hidden_size", "num_hidden_layers"]
+    if not config.resized_embeddings:
+        keys.append("vocab_size")
+    for key in keys:
         expected, found = getattr(config.text_config, key, None), getattr(base_config, key, None)
         if expected != found:
             raise ValueError(

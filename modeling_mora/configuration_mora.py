@@ -85,6 +85,9 @@ class MoraConfig(PreTrainedConfig):
         base_fingerprint (`str`, *optional*): fingerprint of its weights (`fingerprint_mora.py`).
         includes_base (`bool`, defaults to `False`):
             Whether the checkpoint holds the frozen LLM's weights too. Set by `save_pretrained`.
+        resized_embeddings (`bool`, defaults to `False`):
+            Whether the vocabulary differs from the base's, so that every checkpoint holds the
+            embeddings. Set by `resize_token_embeddings`.
     """
 
     model_type = "mora"
@@ -109,6 +112,7 @@ class MoraConfig(PreTrainedConfig):
     base_revision: str | None = None
     base_fingerprint: str | None = None
     includes_base: bool = False
+    resized_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
         # Before super(), which hands settings such as the dtype down to the sub-configurations.

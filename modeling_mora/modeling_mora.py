@@ -27,7 +27,9 @@ from .checkpoint_mora import (
     resolve_base_revision,
 )
 from .configuration_mora import MoraConfig
+from .feature_extraction_mora import MoleculeFeatureExtractor
 from .graph_encoder_mora import MoraGraphEncoder
+from .merging_mora import merged_weights
 from .tuner_mora import MoraCheckpoint, MoraTuner, find_targets
 from .weight_generator_mora import MoraWeightGenerator
 
@@ -72,11 +74,13 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: MoraConfig):
         super().__init__(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        targets = find_targets(self.language_model, config)
+        language_model = AutoModelForCausalLM.from_config(config.text_config)
+        targets = find_targets(language_model, config)
+        # Before the base, so that device_map="auto" offloads the adapter last.
         self.graph_encoder = MoraGraphEncoder(config.graph_config)
         self.weight_generator = MoraWeightGenerator(config, targets)
         self.tuner = MoraTuner(config, targets)
+        self.language_model = language_model
         if not config.includes_base:
             self._keys_to_ignore_on_load_missing = [
                 rf"^{name}\." for name in ("graph_encoder", "weight_generator", "tuner")
@@ -89,8 +93,16 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         """Freeze the base, keep the adapter in float32 and hook it onto the base's modules.
 
         Needed again after loading, which makes new parameters and may replace modules.
+
+        Raises:
+            ValueError: a `device_map` offloads the adapter.
         """
         for module in (self.graph_encoder, self.weight_generator, self.tuner):
+            if hasattr(self, "hf_device_map") and any(p.is_meta for p in module.parameters()):
+                raise ValueError(
+                    "The device_map offloads a part of the adapter, which cannot be loaded so: put "
+                    "graph_encoder, weight_generator and tuner on a device."
+                )
             module.float().requires_grad_(True)
         self.graph_encoder.requires_grad_(not self.config.freeze_graph_encoder)
         self.language_model.requires_grad_(False)
@@ -200,14 +212,19 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         tensors = load_adapter_tensors(name_or_path, variant, **hub_kwargs)
         # The checkpoint's own revision, subfolder and so on say nothing about where the base is.
         access = {k: v for k, v in hub_kwargs.items() if k not in ("revision", "subfolder")}
-        check_base_config(
-            load_base_config(config.base_model_name_or_path, config.base_revision, **access), config
+        base_config = load_base_config(
+            config.base_model_name_or_path, config.base_revision, **access
         )
+        check_base_config(base_config, config)
+        vocab_size = config.text_config.vocab_size
+        config.text_config.vocab_size = base_config.get_text_config().vocab_size
         model, info = cls._load_base(config, *model_args, **access, **kwargs)
         check_base_fingerprint(
             model.language_model, config, quantized=getattr(model, "hf_quantizer", None) is not None
         )
-        check_adapter_tensors(tensors, drop_base_keys(model.state_dict()), name_or_path)
+        if config.resized_embeddings:
+            model.resize_token_embeddings(vocab_size, mean_resizing=False)
+        check_adapter_tensors(tensors, model._adapter_tensors(model.state_dict()), name_or_path)
         model.load_state_dict(tensors, strict=False)
         with suppress(OSError):  # A checkpoint without one keeps the base's.
             model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub_kwargs)
@@ -244,16 +261,29 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             state_dict: tensors to save instead of the model's own, as the Trainer gives them.
             kwargs: passed on to `PreTrainedModel.save_pretrained`.
         """
+        if save_base and self.tuner.state.merged:
+            raise ValueError("A molecule is merged into the base: leave `merged` before saving it.")
         if state_dict is None:
             state_dict = self.state_dict()
         if not save_base:
-            state_dict = drop_base_keys(state_dict)
+            state_dict = self._adapter_tensors(state_dict)
         includes_base = self.config.includes_base
         self.config.includes_base = save_base
         try:
             super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         finally:
             self.config.includes_base = includes_base
+
+    def _adapter_tensors(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What an adapter-only checkpoint holds; with the embeddings, if they were resized."""
+        kept = drop_base_keys(state_dict)
+        if self.config.resized_embeddings:
+            embeddings = {self.get_input_embeddings(), self.get_output_embeddings()}
+            names = tuple(
+                f"{name}." for name, module in self.named_modules() if module in embeddings
+            )
+            kept |= {name: t for name, t in state_dict.items() if name.startswith(names)}
+        return kept
 
     def encode_molecules(
         self,
@@ -286,6 +316,11 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
     ) -> torch.Tensor | None:
         """The given weights, or those of the given graphs, or None for the base model alone."""
         given = [name for name, tensor in graph.items() if tensor is not None]
+        if self.tuner.state.merged and (given or mora_weights is not None):
+            raise ValueError(
+                "A molecule is merged into the base: inside `merged` give text alone, without "
+                "molecules and mora_weights."
+            )
         if mora_weights is not None or not given or not self.tuner.state.enabled:
             return mora_weights
         if len(given) < len(graph):
@@ -376,8 +411,50 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         return self.language_model._supports_logits_to_keep()
 
     @contextmanager
+    def merged(
+        self, molecule: Any, feature_extractor: MoleculeFeatureExtractor | None = None
+    ) -> Iterator["MoraForCausalLM"]:
+        """Inside this context one molecule's weights are part of the base model.
+
+        Many questions about one molecule then cost what they cost the base model. Give them as
+        text alone. In bfloat16 the merged weights are rounded, so that logits differ a little from
+        those outside. Afterwards the base is restored bit by bit.
+
+        Args:
+            molecule: SMILES, SELFIES, InChI or RDKit `Mol`; or its [1, P] weights from
+                [`encode_molecules`].
+            feature_extractor: the checkpoint's own; the default settings when not given.
+
+        Raises:
+            MoleculeError: the molecule cannot become a graph.
+            ValueError: not one molecule is given; a molecule is merged already or the adapter is
+                disabled; or the base's weights cannot be changed (`"mlp"` targets, a quantised or
+                offloaded base).
+        """
+        if self.tuner.state.merged or not self.tuner.state.enabled:
+            raise ValueError(
+                "`merged` works neither inside another `merged` nor inside `disable_adapter`."
+            )
+        weights = molecule
+        if not isinstance(molecule, torch.Tensor):
+            extract = feature_extractor or MoleculeFeatureExtractor()
+            with torch.no_grad():
+                weights = self.encode_molecules(
+                    **extract(molecule, return_tensors="pt").to(self.device)
+                )
+        if weights.shape != (1, self.tuner.weights_size):
+            raise ValueError(
+                f"`merged` takes one molecule, [1, {self.tuner.weights_size}] weights, but got "
+                f"{list(weights.shape)}."
+            )
+        with merged_weights(self.tuner, self.language_model, weights):
+            yield self
+
+    @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Inside this context the model is the base model, bit by bit."""
+        if self.tuner.state.merged:
+            raise ValueError("A molecule is merged into the base: leave `merged` first.")
         before = self.tuner.state.enabled
         self.tuner.state.enabled = False
         try:
@@ -416,6 +493,15 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the base model's input embeddings."""
         self.language_model.set_input_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize the base model's vocabulary; adapter-only checkpoints then hold the embeddings."""
+        before = self.config.text_config.vocab_size
+        embeddings = self.language_model.resize_token_embeddings(*args, **kwargs)
+        self.config.text_config.vocab_size = self.language_model.config.vocab_size
+        if self.config.text_config.vocab_size != before:
+            self.config.resized_embeddings = True
+        return embeddings
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The base model's output head."""

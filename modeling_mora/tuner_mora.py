@@ -40,13 +40,19 @@ class Target:
     d_out: int
     factor_shape: tuple[int, int]
 
+    @property
+    def group(self) -> tuple[str, tuple[int, int]]:
+        """Targets of one group share a generator head; some families size layers differently."""
+        return self.kind, self.factor_shape
+
 
 def find_targets(language_model: PreTrainedModel, config: MoraConfig) -> list[Target]:
     """List the modules of `language_model` that `config` selects, sorted by kind and layer.
 
     Raises:
         ValueError: if nothing matches (the nearest module names are in the message), or if a
-            matching module is neither a linear layer nor an MLP.
+            matching module is neither a linear layer nor an MLP, or a single expert, which does
+            not see every token of a row.
     """
     matcher = _Matcher(language_model, config)
     modules = dict(language_model.named_modules())
@@ -55,7 +61,7 @@ def find_targets(language_model: PreTrainedModel, config: MoraConfig) -> list[Ta
     ]
     if not targets:
         raise ValueError(_no_match_message(config, matcher, modules))
-    return sorted(targets, key=lambda target: (target.kind, target.layer))
+    return sorted(targets, key=lambda target: (*target.group, target.layer))
 
 
 class _Matcher:
@@ -67,19 +73,9 @@ class _Matcher:
         self.exclude_modules = None
         self.target_modules = config.target_modules
         if self.target_modules is None:
-            self.target_modules = default_target_modules(config.text_config.model_type)
+            self.target_modules = default_target_modules(language_model)
         if self.target_modules == "all-linear":
-            head = language_model.get_output_embeddings()
-            # Paths inside the layer, not whole names: those would bypass layers_to_transform.
-            self.target_modules = sorted(
-                {
-                    kind_of(name)
-                    for name, module in language_model.named_modules()
-                    if isinstance(module, (nn.Linear, Conv1D))
-                    and module is not head
-                    and layer_of(name) is not None
-                }
-            )
+            self.target_modules = linear_kinds(language_model)
 
     def __call__(self, name: str) -> bool:
         if not check_target_module_exists(self, name):
@@ -90,14 +86,40 @@ class _Matcher:
         return self.layer_stride is None or (layer + 1) % self.layer_stride == 0
 
 
-def default_target_modules(model_type: str) -> list[str]:
-    """PEFT's default LoRA targets for a model type, such as `["q_proj", "v_proj"]` for llama."""
+def default_target_modules(language_model: PreTrainedModel) -> list[str]:
+    """PEFT's default LoRA targets for the model's type, such as `["q_proj", "v_proj"]` for llama.
+
+    Raises:
+        ValueError: PEFT has none; the message lists the base's linear modules.
+    """
+    model_type = language_model.config.model_type
     if model_type not in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
         raise ValueError(
             f"PEFT has no default target modules for the model type {model_type!r}: give "
-            'target_modules, for example ["q_proj", "v_proj"] or "all-linear".'
+            f'target_modules, "all-linear" or some of {", ".join(linear_kinds(language_model))}.'
         )
     return TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type]
+
+
+def linear_kinds(language_model: PreTrainedModel) -> list[str]:
+    """Paths inside a decoder layer of all linear modules except single experts.
+
+    Not whole names: those would bypass `layers_to_transform`.
+    """
+    return sorted(
+        {
+            kind_of(name)
+            for name, module in language_model.named_modules()
+            if isinstance(module, (nn.Linear, Conv1D))
+            and layer_of(name) is not None
+            and not is_expert(name)
+        }
+    )
+
+
+def is_expert(name: str) -> bool:
+    """Whether a module belongs to one expert of a mixture, which sees only some tokens of a row."""
+    return ".experts." in name
 
 
 def layer_of(name: str) -> int | None:
@@ -112,6 +134,11 @@ def kind_of(name: str) -> str:
 
 
 def _make_target(name: str, module: nn.Module, config: MoraConfig) -> Target:
+    if is_expert(name):
+        raise ValueError(
+            f"The target module {name} belongs to one expert: it sees some tokens of all rows "
+            "mixed together, so a row's own weights cannot be added. Adapt the attention instead."
+        )
     if isinstance(module, Conv1D):
         d_in, d_out = module.weight.shape
     elif hasattr(module, "in_features"):
@@ -165,6 +192,7 @@ class MoraState:
     def __init__(self) -> None:
         self.weights: torch.Tensor | None = None
         self.enabled = True
+        self.merged = False
 
     @contextmanager
     def use(self, weights: torch.Tensor | None) -> Iterator[None]:
@@ -194,10 +222,10 @@ class MoraDelta(nn.Module):
 
     def forward(self, inputs: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """[B, T, d_in] inputs and [B, rows, rank] factors to the [B, T, d_out] delta."""
-        hidden = inputs.to(self.B.dtype).reshape(len(factor), -1, inputs.shape[-1])
+        hidden = inputs.to(self.B).reshape(len(factor), -1, inputs.shape[-1])
         if self.A is not None:
             hidden = hidden @ self.A
-        delta = (hidden @ factor.to(hidden.dtype)) @ self.B
+        delta = (hidden @ factor.to(hidden)) @ self.B
         return self.scaling * delta.reshape(*inputs.shape[:-1], -1)
 
     def reset_parameters(self) -> None:
@@ -228,8 +256,7 @@ class DeltaHook:
         inputs = args[0] if args else next(iter(kwargs.values()))
         rows, rank = self.shape
         factor = self.state.weights[:, self.start : self.start + rows * rank].view(-1, rows, rank)
-        delta = self.delta(inputs, factor.to(inputs.device))
-        return (output + delta.to(output.device)).to(output.dtype)
+        return (output + self.delta(inputs, factor).to(output.device)).to(output.dtype)
 
 
 class MoraCheckpoint:
@@ -271,6 +298,7 @@ class MoraTuner(nn.Module):
     def __init__(self, config: MoraConfig, targets: list[Target]):
         super().__init__()
         self.targets = targets
+        self.scaling = config.alpha / config.rank
         self.state = MoraState()
         self.deltas = nn.ModuleDict(
             {target.name.replace(".", "_"): MoraDelta(target, config) for target in targets}
@@ -300,18 +328,30 @@ class MoraTuner(nn.Module):
             yield target, factor if delta.A is None else delta.A @ factor, delta.B
 
     def attach(self, language_model: PreTrainedModel) -> None:
-        """Hook the deltas onto `language_model`; hooks of an earlier call are replaced."""
+        """Hook the deltas onto `language_model`, each on its module's device.
+
+        Hooks of an earlier call are replaced.
+        """
+        self.detach(language_model)
+        start = 0
+        for target, delta in zip(self.targets, self.deltas.values(), strict=True):
+            hook = DeltaHook(self.state, delta, target, start)
+            module = language_model.get_submodule(target.name)
+            if hasattr(module, "get_base_layer"):  # wrapped by PEFT, which may be unwrapped again
+                module = module.get_base_layer()
+            parameter = next(module.parameters())
+            if not parameter.is_meta:  # offloaded: then the delta stays on the main device
+                delta.to(parameter.device)
+            module.register_forward_hook(hook, with_kwargs=True)
+            start += math.prod(target.factor_shape)
+
+    def detach(self, language_model: PreTrainedModel) -> None:
+        """Remove the hooks of [`attach`]."""
         for module in language_model.modules():
             for key, hook in list(module._forward_hooks.items()):
                 if isinstance(hook, DeltaHook):
                     del module._forward_hooks[key]
                     module._forward_hooks_with_kwargs.pop(key, None)
-        start = 0
-        for target, delta in zip(self.targets, self.deltas.values(), strict=True):
-            hook = DeltaHook(self.state, delta, target, start)
-            module = language_model.get_submodule(target.name)
-            module.register_forward_hook(hook, with_kwargs=True)
-            start += math.prod(target.factor_shape)
 
 
 __all__ = ["MoraTuner", "Target", "find_targets"]

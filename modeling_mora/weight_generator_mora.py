@@ -21,26 +21,27 @@ class MoraWeightGenerator(nn.Module):
 
     Args:
         config: the model's configuration.
-        targets: the adapted modules, sorted by `Target.kind` (see [`find_targets`]).
+        targets: the adapted modules, sorted by `Target.group` (see [`find_targets`]).
     """
 
     def __init__(self, config: MoraConfig, targets: list[Target]):
         super().__init__()
         self.config = config
         dim = config.generator_dim
-        self.kinds = sorted({target.kind for target in targets})
+        self.groups = sorted({target.group for target in targets})
         layers = sorted({target.layer for target in targets})
         self.query_layers = [layers.index(target.layer) for target in targets]
-        self.query_kinds = [self.kinds.index(target.kind) for target in targets]
+        self.query_groups = [self.groups.index(target.group) for target in targets]
         self.layer_embedding = nn.Parameter(torch.empty(len(layers), dim))
-        self.kind_embedding = nn.Parameter(torch.empty(len(self.kinds), dim))
+        self.kind_embedding = nn.Parameter(torch.empty(len(self.groups), dim))
 
         self.atom_projection = nn.Linear(config.graph_config.hidden_size, dim)
         self.atom_norm = nn.LayerNorm(dim)
-        stacks = len(self.kinds) if config.generator_per_type else 1
+        stacks = len(self.groups) if config.generator_per_type else 1
         self.stacks = nn.ModuleList([GeneratorStack(config) for _ in range(stacks)])
-        sizes = {target.kind: math.prod(target.factor_shape) for target in targets}
-        self.heads = nn.ModuleList([FactorHead(config, sizes[kind]) for kind in self.kinds])
+        self.heads = nn.ModuleList(
+            [FactorHead(config, math.prod(shape)) for _, shape in self.groups]
+        )
         if config.generator_type == "core":
             self.static_core = nn.Parameter(torch.empty(len(targets), config.core_dim, config.rank))
 
@@ -56,15 +57,15 @@ class MoraWeightGenerator(nn.Module):
             zero in rows without a molecule, so that they get the base model.
         """
         atoms = self.atom_norm(self.atom_projection(atoms.to(self.atom_projection.weight.dtype)))
-        queries = self.layer_embedding[self.query_layers] + self.kind_embedding[self.query_kinds]
+        queries = self.layer_embedding[self.query_layers] + self.kind_embedding[self.query_groups]
         queries = queries.expand(len(atoms), -1, -1)
-        per_kind = [self.query_kinds.count(i) for i in range(len(self.kinds))]
+        per_group = [self.query_groups.count(i) for i in range(len(self.groups))]
         if len(self.stacks) == 1:
-            latents = self.stacks[0](queries, atoms, atom_mask).split(per_kind, dim=1)
+            latents = self.stacks[0](queries, atoms, atom_mask).split(per_group, dim=1)
         else:
             latents = [
                 stack(part, atoms, atom_mask)
-                for stack, part in zip(self.stacks, queries.split(per_kind, dim=1), strict=True)
+                for stack, part in zip(self.stacks, queries.split(per_group, dim=1), strict=True)
             ]
         factors = torch.cat(
             [head(part).flatten(1) for head, part in zip(self.heads, latents, strict=True)], dim=1

@@ -1,0 +1,172 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`merged`: one molecule's weights folded into the base, and the base restored bit by bit."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from modeling_mora import MoleculeError, MoraForCausalLM
+from modeling_mora.tuner_mora import DeltaHook
+
+TEXTS = ["What is the gap?", "Why?", "Is it soluble in water?"]
+
+
+def base_tensors(model: MoraForCausalLM) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(model.language_model.state_dict())
+
+
+def assert_restored(model: MoraForCausalLM, before: dict[str, torch.Tensor]) -> None:
+    after = model.language_model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def count_hooks(model: MoraForCausalLM) -> int:
+    hooks = [h for m in model.language_model.modules() for h in m._forward_hooks.values()]
+    return sum(isinstance(hook, DeltaHook) for hook in hooks)
+
+
+@pytest.fixture
+def text(processor) -> dict:
+    return processor(text=TEXTS, return_tensors="pt", padding=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "form", [{}, {"core_dim": 12, "alpha": 7}, {"generator_type": "dense"}], ids=str
+)
+def test_merged_equals_generated(make_model, processor, text, form):
+    """Logits and answers of text alone are those of text with the molecule."""
+    model = make_model(**form)
+    before = base_tensors(model)
+    inputs = processor(text=TEXTS, molecules=["CC(=O)C"] * 3, return_tensors="pt", padding=True)
+    logits = model(**inputs).logits
+    tokens = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    with model.merged("CC(=O)C") as merged:
+        assert merged is model
+        assert count_hooks(model) == 0  # decoding costs what the base costs
+        torch.testing.assert_close(model(**text).logits, logits, atol=1e-5, rtol=1e-5)
+        found = model.generate(**text, max_new_tokens=5, do_sample=False)
+    assert torch.equal(found, tokens)
+    assert_restored(model, before)
+    assert torch.equal(model(**inputs).logits, logits)
+    with model.disable_adapter():
+        assert (model(**text).logits - logits).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_merging_generated_weights(make_model, processor, text):
+    model = make_model()
+    graph = processor.feature_extractor(["CCO"], return_tensors="pt")
+    with model.merged("CCO"):
+        expected = model(**text).logits
+    with model.merged(model.encode_molecules(**graph)):
+        assert torch.equal(model(**text).logits, expected)
+
+
+def test_restored_after_an_exception(make_model):
+    model = make_model()
+    before, hooks = base_tensors(model), count_hooks(model)
+    with pytest.raises(KeyboardInterrupt), model.merged("CCO"):
+        raise KeyboardInterrupt
+    assert_restored(model, before)
+    assert count_hooks(model) == hooks and not model.tuner.state.merged
+
+
+def test_restored_after_running_out_of_memory(make_model, monkeypatch):
+    """An error in the middle of merging, with some weights changed already."""
+    model = make_model()
+    before, hooks = base_tensors(model), count_hooks(model)
+    matrices = type(model.tuner).lora_matrices
+
+    def failing(tuner, weights):
+        for count, entry in enumerate(matrices(tuner, weights)):
+            if count == 5:
+                raise RuntimeError("out of memory")
+            yield entry
+
+    monkeypatch.setattr(type(model.tuner), "lora_matrices", failing)
+    with pytest.raises(RuntimeError, match="out of memory"), model.merged("CCO"):
+        pass
+    assert_restored(model, before)
+    assert count_hooks(model) == hooks
+
+
+@torch.no_grad()
+def test_bfloat16_base(tiny_base, processor, text):
+    """Close to the generated weights, and the rounded base is restored exactly."""
+    model = MoraForCausalLM.from_base(tiny_base, rank=4, dtype=torch.bfloat16)
+    for delta in model.tuner.deltas.values():
+        delta.B.normal_(std=0.1)
+    before = base_tensors(model)
+    inputs = processor(text=TEXTS, molecules=["CCO"] * 3, return_tensors="pt", padding=True)
+    expected = model(**inputs).logits[:, -1]
+    with model.merged("CCO"):
+        assert {p.dtype for p in model.language_model.parameters()} == {torch.bfloat16}
+        found = model(**text).logits[:, -1]
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+    assert_restored(model, before)
+
+
+@torch.no_grad()
+def test_under_a_second_lora(make_model, processor, text):
+    model = make_model()
+    torch.manual_seed(0)
+    lora = get_peft_model(model, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    inputs = processor(text=TEXTS, molecules=["CCO"] * 3, return_tensors="pt", padding=True)
+    expected = model(**inputs).logits
+    with model.merged("CCO"):
+        torch.testing.assert_close(model(**text).logits, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(model(**inputs).logits, expected)
+    unwrapped = lora.merge_and_unload()
+    torch.testing.assert_close(unwrapped(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_misuse_is_a_clear_error(make_model, processor, text, tmp_path):
+    model = make_model()
+    inputs = processor(text=TEXTS, molecules=["CCO"] * 3, return_tensors="pt", padding=True)
+    with model.merged("CCO"):
+        with pytest.raises(ValueError, match="inside `merged` give text alone"):
+            model(**inputs)
+        with pytest.raises(ValueError, match="inside `merged` give text alone"):
+            model.generate(**inputs)
+        with pytest.raises(ValueError, match="neither inside another `merged`"):
+            model.merged("C").__enter__()
+        with pytest.raises(ValueError, match="leave `merged` first"):
+            model.disable_adapter().__enter__()
+        with pytest.raises(ValueError, match="leave `merged` before saving"):
+            model.save_pretrained(tmp_path / "full", save_base=True)
+        model.save_pretrained(tmp_path / "adapter")
+    with model.disable_adapter(), pytest.raises(ValueError, match="nor inside `disable_adapter`"):
+        model.merged("C").__enter__()
+    with pytest.raises(ValueError, match=r"takes one molecule.*got \[2, "):
+        model.merged(["CCO", "C"]).__enter__()
+    with pytest.raises(MoleculeError, match=r"C\(C"):
+        model.merged("C(C").__enter__()
+
+
+def test_mlp_target_is_a_clear_error(make_model):
+    model = make_model(target_modules=["q_proj", "mlp"])
+    before = base_tensors(model)
+    with pytest.raises(ValueError, match=r"layers\.0\.mlp is adapted as a whole"):
+        model.merged("CCO").__enter__()
+    assert_restored(model, before)
+
+
+def test_quantised_base_is_a_clear_error(make_model):
+    model = make_model(target_modules=["q_proj"])
+    for name, module in model.language_model.named_modules():
+        if name.endswith("q_proj"):
+            module.weight = torch.nn.Parameter(module.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match=r"quantised or offloaded \(torch\.int8 on cpu\)"):
+        model.merged("CCO").__enter__()
+
+
+def test_base_loaded_anew_is_the_restored_one(make_model, tiny_base):
+    model = make_model()
+    with model.merged("CCO"):
+        pass
+    assert_restored(model, AutoModelForCausalLM.from_pretrained(tiny_base).state_dict())
