@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared fixtures: a tiny random LLM with a byte-level tokenizer, and MoRA models around it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from bases import BASES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -38,6 +40,31 @@ MOLECULES = [
     "O=C1CCCCC1",
 ]
 LINEAR_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+LAW_TEST = re.compile(r"test_bases\.py::test_law_(\d)_(\w+)\[(.+)\]$")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the matrix base x law when tests/test_bases.py has run."""
+    results: dict[str, dict[str, bool]] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            match = LAW_TEST.search(report.nodeid)
+            if match:
+                base = next(part for part in match[3].split("-") if part in BASES)
+                row = results.setdefault(base, {})
+                law = f"{match[1]} {match[2]}"
+                row[law] = row.get(law, True) and outcome == "passed"
+    if not results:
+        return
+    laws = sorted({law for row in results.values() for law in row})
+    terminalreporter.section("base x law (+ holds, FAIL broken, . not run)")
+    terminalreporter.line("".join([f"{'':14}", *(f"{law:>17}" for law in laws)]))
+    marks = {True: "+", False: "FAIL", None: "."}
+    for base in sorted(results):
+        cells = [f"{marks[results[base].get(law)]:>17}" for law in laws]
+        terminalreporter.line("".join([f"{base:14}", *cells]), red="FAIL" in "".join(cells))
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
