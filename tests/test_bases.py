@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from modeling_mora import MoraForCausalLM
 from modeling_mora.export_mora import export_lora
+from training.collator import MoraCollator
 
 TEXTS = [f"What is the gap of molecule number {'1' * 3 * i}?" for i in range(5)]
 ROWS = [*MOLECULES[:4], None]
@@ -202,6 +203,21 @@ def test_law_7_distinct(model, processor):
     weights = weights - model.weight_generator.static_core.flatten()
     distance = torch.cdist(weights, weights) + torch.eye(len(rows)) * 1e3
     assert distance.min() > 0.05 * weights.norm(dim=1).mean()
+
+
+@torch.no_grad()
+def test_training_batch(model, processor):
+    """The loss of the padded batch that training makes is that of its rows one by one."""
+    rows = []
+    for text, molecule in zip(TEXTS, ROWS, strict=True):
+        ids = processor.tokenizer(text)["input_ids"]
+        rows.append({"input_ids": ids, "labels": [-100] * 5 + ids[5:], "molecule": molecule})
+    collate = MoraCollator(processor)
+    alone = [model(**collate([row])).loss * (len(row["labels"]) - 5) for row in rows]
+    count = sum(len(row["labels"]) - 5 for row in rows)
+    torch.testing.assert_close(
+        model(**collate(rows)).loss, sum(alone) / count, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_default_targets_are_those_of_peft(base):

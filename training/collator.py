@@ -32,8 +32,9 @@ class MoraCollator:
                 starting with -100 on the prompt) and `molecule` (str, or None for text alone).
 
         Returns:
-            `input_ids` [B, T], `attention_mask` [B, T], `labels` [B, K], `logits_to_keep` = K
-            (int), and the `graph_*` tensors. K is the longest answer plus the position that
+            `input_ids` [B, T], `attention_mask` [B, T], `position_ids` [B, T] (without the padding,
+            as `generate` counts them), `labels` [B, K], `logits_to_keep` = K (int), and the
+            `graph_*` tensors. K is the longest answer plus the position that
             predicts its first token. A row without a molecule has an all-False atom mask.
         """
         length = max(len(row["input_ids"]) for row in features)
@@ -51,6 +52,7 @@ class MoraCollator:
         return {
             "input_ids": torch.tensor(input_ids),
             "attention_mask": torch.tensor(attention_mask),
+            "position_ids": (torch.tensor(attention_mask).cumsum(-1) - 1).clamp(min=0),
             "labels": torch.tensor(labels)[:, -logits_to_keep:],
             "logits_to_keep": logits_to_keep,
             **self.feature_extractor(molecules, return_tensors="pt"),
