@@ -95,18 +95,26 @@ def test_law_1_batch(model, processor):
 
 @torch.no_grad()
 def test_law_2_atom_order(model, processor):
-    """Other SMILES of the same molecules."""
+    """Other SMILES of the same molecules, and other atom numbers in the tensors."""
+    inputs = batch(processor)
+    expected = model(**inputs).logits
     others = [
         m
         and Chem.MolToSmiles(Chem.MolFromSmiles(m), canonical=False, rootedAtAtom=0, doRandom=True)
         for m in ROWS
     ]
-    torch.testing.assert_close(
-        model(**batch(processor, others)).logits,
-        model(**batch(processor)).logits,
-        atol=1e-5,
-        rtol=1e-5,
+    found = model(**batch(processor, others)).logits
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+    order = torch.randperm(
+        inputs["graph_atoms"].shape[1], generator=torch.Generator().manual_seed(0)
     )
+    renumbered = inputs | {
+        "graph_atoms": inputs["graph_atoms"][:, order],
+        "graph_atom_mask": inputs["graph_atom_mask"][:, order],
+        "graph_bonds": order.argsort()[inputs["graph_bonds"]],
+    }
+    torch.testing.assert_close(model(**renumbered).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
