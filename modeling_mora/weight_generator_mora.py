@@ -112,9 +112,8 @@ class GeneratorStack(nn.Module):
     def forward(
         self, latents: torch.Tensor, atoms: torch.Tensor, atom_mask: torch.Tensor
     ) -> torch.Tensor:
-        # A row without a molecule attends to its first padding atom: a softmax over nothing is NaN.
-        first = torch.arange(atom_mask.shape[1], device=atom_mask.device) == 0
-        ignored = ~(atom_mask | first)
+        # A row without a molecule attends to its padding: a softmax over nothing is NaN.
+        ignored = ~atom_mask & atom_mask.any(dim=1, keepdim=True)
         for block in self.blocks:
             latents = block(latents, atoms, memory_key_padding_mask=ignored)
         return self.norm(latents)
