@@ -394,13 +394,17 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         Args:
             inputs: [B, T] `input_ids`, which may also be given by that name.
             args: passed on to `GenerationMixin.generate`.
-            mora_weights: [B, P] weights from [`encode_molecules`], instead of the graphs.
+            mora_weights: [B, P] (or [1, P] for one molecule in all rows) weights from
+                [`encode_molecules`], instead of the graphs.
             kwargs: the `graph_…` tensors, the text tensors and all settings of generation.
         """
         graph = {name: kwargs.pop(name, None) for name in GRAPH_INPUTS}
         mora_weights = self._weights_for(graph, mora_weights)
         if mora_weights is not None:
-            kwargs["mora_weights"] = mora_weights
+            given = (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+            rows = next((len(text) for text in given if text is not None), 1)
+            # One molecule for all rows must become one per row before beams repeat the rows.
+            kwargs["mora_weights"] = mora_weights.expand(max(rows, len(mora_weights)), -1)
         return super().generate(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -253,6 +253,16 @@ def test_all_linear_is_that_of_peft(model, base):
         assert (target.d_in, target.d_out) == tuple(shape)
 
 
+@pytest.mark.parametrize(
+    ("choice", "layers"),
+    [({"layers_to_transform": [0, 2]}, {0, 2}), ({"layer_stride": 2}, {1})],
+    ids=["layers_to_transform", "layer_stride"],
+)
+def test_choice_of_layers(base, choice, layers):
+    model = MoraForCausalLM.from_base(base, target_modules="all-linear", **TINY, **choice)
+    assert {target.layer for target in model.tuner.targets} == layers
+
+
 @torch.no_grad()
 def test_mlp_target(base, processor):
     """The published parallel path: a delta from the MLP's input to its output."""

@@ -186,6 +186,23 @@ def test_prompt_lookup_equals_greedy_search(model, processor, molecule):
     assert torch.equal(model.generate(**one, **settings, prompt_lookup_num_tokens=3), expected)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("decoding", [{}, {"num_beams": 2, "num_return_sequences": 2}], ids=str)
+def test_many_questions_about_one_molecule(model, processor, decoding):
+    """Weights encoded once, for a whole batch of questions."""
+    weights = model.encode_molecules(**processor.feature_extractor("CCO", return_tensors="pt"))
+    questions = processor(text=TEXTS, return_tensors="pt", padding=True)
+    settings = {"max_new_tokens": 5, "do_sample": False, **decoding}
+    expected = model.generate(
+        **processor(text=TEXTS, molecules=["CCO"] * 4, return_tensors="pt", padding=True),
+        **settings,
+    )
+    assert torch.equal(model.generate(**questions, mora_weights=weights, **settings), expected)
+    ids = questions.pop("input_ids")
+    assert torch.equal(model.generate(ids, **questions, mora_weights=weights, **settings), expected)
+    assert not torch.equal(model.generate(ids, **questions, **settings), expected)
+
+
 def test_streamer(model, processor):
     one = processor(text=["ab"], molecules=["CCO"], return_tensors="pt")
     settings = {"max_new_tokens": 8, "do_sample": False}
