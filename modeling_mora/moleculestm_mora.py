@@ -7,7 +7,6 @@ GIN as `molecule_node_model`, or the bare GIN as GraphMVP saves it, from which M
 """
 
 import os
-import pickle
 import re
 
 import torch
@@ -54,11 +53,11 @@ def read_moleculestm(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         )
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # A damaged file fails wherever the unpickler happens to stumble.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise OSError(
-            f"{os.fspath(path)!r} cannot be read as a checkpoint of tensors "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). Download or "
-            "copy it again."
+            f"{os.fspath(path)!r} cannot be read as a checkpoint of tensors ({reason}). Download "
+            "or copy it again."
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and torch.is_tensor(tensor) for name, tensor in tensors.items()

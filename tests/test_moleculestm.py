@@ -206,7 +206,9 @@ def test_unreadable_files(checkpoint, save, tmp_path, capfd):
     with pytest.raises(FileNotFoundError, match=r"no MoleculeSTM checkpoint .*nothing\.pth"):
         MoraGraphEncoder.from_moleculestm(tmp_path / "nothing.pth")
     whole = save(checkpoint).read_bytes()
-    for content in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+    torch.save(checkpoint, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "old.pth").read_bytes()
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2], old[: len(old) // 2], old[:9]):
         (tmp_path / "broken.pth").write_bytes(content)
         with pytest.raises(OSError, match="cannot be read as a checkpoint of tensors"):
             MoraGraphEncoder.from_moleculestm(tmp_path / "broken.pth")
