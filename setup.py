@@ -27,8 +27,8 @@ EXTRAS = {
     ],
     # python -m hub_cards.…
     "hub": ["jinja2>=3.1"],
-    # make test, make lint
-    "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+    # make test, make lint; six is for OGB, which make setup installs without its dependencies
+    "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "six>=1.16", "torch-geometric>=2.6"],
 }
 
 setup(

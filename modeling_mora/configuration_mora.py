@@ -15,6 +15,20 @@ AUTO_MAP = {
     "AutoProcessor": "processing_mora.MoraProcessor",
 }
 
+PAPER_SETTINGS = {
+    "generator_type": "dense",
+    "rank": 64,
+    "alpha": 64,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"],
+    "layer_stride": 4,
+    "generator_dim": 1024,
+    "generator_depth": 8,
+    "generator_heads": 16,
+    "generator_per_type": True,
+    "freeze_graph_encoder": True,
+}
+"""The published setting (arXiv 2510.12245) without its graph encoder, see [`MoraConfig.paper`]."""
+
 
 @strict
 class MoraGraphConfig(PreTrainedConfig):
@@ -135,27 +149,17 @@ class MoraConfig(PreTrainedConfig):
     def paper(cls, text_config: PreTrainedConfig, **overrides: Any) -> "MoraConfig":
         """The published setting (arXiv 2510.12245), for a base with Llama's module names.
 
-        The generator writes the whole A, from MoleculeSTM's frozen graph encoder: about 1.3
-        billion trained parameters for a 7B base.
+        The generator writes the whole A, from MoleculeSTM's frozen graph encoder: 2.0 billion
+        trained parameters for a 7B base. Two things are not as in the published code: a query is
+        the sum of a layer's and a module type's embedding, and A starts at the scale of LoRA's.
 
         Args:
             text_config: configuration of the frozen LLM.
             overrides: settings that differ, such as `target_modules` for other module names.
         """
-        settings = {
-            "generator_type": "dense",
-            "rank": 64,
-            "alpha": 64,
-            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"],
-            "layer_stride": 4,
-            "generator_dim": 1024,
-            "generator_depth": 8,
-            "generator_heads": 16,
-            "generator_per_type": True,
-            "graph_config": MoraGraphConfig(form="moleculestm", hidden_size=300),
-            "freeze_graph_encoder": True,
-        }
-        return cls(text_config=text_config, **(settings | overrides))
+        encoder = MoraGraphConfig(form="moleculestm", hidden_size=300)
+        settings = PAPER_SETTINGS | {"graph_config": encoder} | overrides
+        return cls(text_config=text_config, **settings)
 
     def _check_values(self) -> None:
         _check_choice("generator_type", self.generator_type, ("core", "dense"))

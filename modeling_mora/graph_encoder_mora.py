@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The graph encoder: a GIN with edge features, from atom and bond features to atom states."""
 
+import os
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_mora import MoraGraphConfig
+from .moleculestm_mora import convert_moleculestm, infer_config, read_moleculestm
 
 
 class CategoricalEmbedding(nn.Module):
@@ -130,6 +133,28 @@ class MoraGraphEncoder(PreTrainedModel):
             )
             self.norm = nn.Identity()
         self.post_init()
+
+    @classmethod
+    def from_moleculestm(cls, path: str | os.PathLike) -> "MoraGraphEncoder":
+        """Make the encoder of MoleculeSTM's published GIN checkpoint, in evaluation mode.
+
+        Args:
+            path: MoleculeSTM's `molecule_model.pth`, or the bare GIN that GraphMVP saves. Width
+                and number of layers are those of the file.
+
+        Returns:
+            An encoder of the form `"moleculestm"`, to be given to `MoraForCausalLM.from_base` as
+            `graph_encoder`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            OSError: the file is corrupt or holds anything but tensors.
+            ValueError: tensors are missing, unexpected or of another shape; they are named.
+        """
+        tensors = read_moleculestm(path)
+        encoder = cls(infer_config(tensors))
+        encoder.load_state_dict(convert_moleculestm(tensors, encoder.state_dict()))
+        return encoder.eval()
 
     def forward(
         self,

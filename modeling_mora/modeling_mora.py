@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MoRA for causal language models: a frozen LLM with weights generated from each molecule."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -110,13 +111,19 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_base(
-        cls, base_name_or_path: str, revision: str | None = None, **kwargs: Any
+        cls,
+        base_name_or_path: str,
+        revision: str | None = None,
+        graph_encoder: MoraGraphEncoder | None = None,
+        **kwargs: Any,
     ) -> "MoraForCausalLM":
         """Make a new, untrained MoRA around a pretrained decoder LLM.
 
         Args:
             base_name_or_path: Hub id or folder of the LLM.
             revision: branch, tag or commit of the LLM on the Hub.
+            graph_encoder: a pretrained encoder, whose configuration and weights are copied, such
+                as that of [`MoraGraphEncoder.from_moleculestm`]; a new one when not given.
             kwargs: fields of [`MoraConfig`]; everything else goes to `from_pretrained` of the LLM
                 (`dtype`, `device_map`, `attn_implementation`, `quantization_config`, `token`, …).
 
@@ -124,6 +131,10 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             OSError: if the base is not found.
             ValueError: if `target_modules` matches nothing, or a value is out of its range.
         """
+        if graph_encoder is not None:
+            if "graph_config" in kwargs:
+                raise ValueError("graph_encoder has its own graph_config: give only one of them.")
+            kwargs["graph_config"] = copy.deepcopy(graph_encoder.config)
         names = {field.name for field in fields(MoraConfig)} - {"dtype"}
         mora_kwargs = {key: kwargs.pop(key) for key in list(kwargs) if key in names}
         hub_kwargs = {key: kwargs[key] for key in HUB_KWARGS if key in kwargs}
@@ -135,6 +146,8 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             **mora_kwargs,
         )
         model, _ = cls._load_base(config, **kwargs)
+        if graph_encoder is not None:
+            model.graph_encoder.load_state_dict(graph_encoder.state_dict())
         if not any(parameter.is_meta for parameter in model.language_model.parameters()):
             model.config.base_fingerprint = base_fingerprint(model.language_model)
         return model

@@ -36,7 +36,9 @@ class MoraWeightGenerator(nn.Module):
         self.kind_embedding = nn.Parameter(torch.empty(len(self.groups), dim))
 
         self.atom_projection = nn.Linear(config.graph_config.hidden_size, dim)
-        self.atom_norm = nn.LayerNorm(dim)
+        # The published generator reads the projected atom states as they are.
+        is_core = config.generator_type == "core"
+        self.atom_norm = nn.LayerNorm(dim) if is_core else nn.Identity()
         stacks = len(self.groups) if config.generator_per_type else 1
         self.stacks = nn.ModuleList([GeneratorStack(config) for _ in range(stacks)])
         self.heads = nn.ModuleList(
