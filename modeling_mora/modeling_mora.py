@@ -28,6 +28,9 @@ from .checkpoint_mora import (
 )
 from .configuration_mora import MoraConfig
 from .graph_encoder_mora import MoraGraphEncoder
+
+# Unused here: checkpoints carry the files that this one imports, and the configuration names it.
+from .pipeline_mora import MoraPipeline  # noqa: F401
 from .tuner_mora import MoraCheckpoint, MoraTuner, find_targets
 from .weight_generator_mora import MoraWeightGenerator
 
