@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
-from .configuration_mora import CUSTOM_PIPELINES
 from .feature_extraction_mora import canonical_smiles
 from .tasks_mora import TASKS, get_task
 
@@ -46,11 +45,6 @@ class MoraPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
     _load_video_processor = False
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        # pipeline() has put classes in the place of their names, which no JSON file can hold.
-        self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Answer one row, or many.
@@ -243,8 +237,8 @@ class MoraPipeline(Pipeline):
         sequences = getattr(output, "sequences", output)[:, inputs["input_ids"].shape[1] :]
         finished = torch.isin(sequences, torch.tensor(end_ids, device=sequences.device)).any(dim=1)
         return {
-            "sequences": sequences.reshape(len(rows), -1, sequences.shape[1]),
-            "finished": finished.reshape(len(rows), -1),
+            "sequences": sequences.unflatten(0, (len(rows), -1)),
+            "finished": finished.unflatten(0, (len(rows), -1)),
             "row": model_inputs["row"],
         }
 

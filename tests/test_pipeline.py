@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 from conftest import MOLECULES
+from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig, TextIteratorStreamer, TextStreamer, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -221,6 +222,27 @@ def test_a_tokenizer_without_a_chat_template(pipe, processor):
     assert bare(ROWS, batch_size=4) == [bare(row) for row in ROWS]
     with pytest.raises(ValueError, match="This row: the tokenizer has no chat template"):
         bare([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
+
+
+@pytest.mark.parametrize("templated", [True, False])
+def test_special_tokens_are_added_once(pipe, processor, monkeypatch, templated):
+    """By the chat template, or else by the tokenizer."""
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    if not templated:
+        tokenizer.chat_template = None
+    bos = MoraPipeline(
+        model=pipe.model, processor=MoraProcessor(processor.feature_extractor, tokenizer)
+    )
+    prompts = []
+    monkeypatch.setattr(
+        pipe.model, "generate", lambda input_ids, **_: prompts.append(input_ids) or input_ids
+    )
+    bos(ROWS[1])
+    start = tokenizer.decode(prompts[0][0, :1])
+    assert start == ("<|im_start|>" if templated else "<|endoftext|>")
 
 
 @pytest.mark.parametrize(
