@@ -24,10 +24,11 @@ LFS_SUFFIXES = (".safetensors", ".bin")
 class HubError(Exception):
     """An answer other than success; `code` is what huggingface_hub chooses its exception by."""
 
-    def __init__(self, status: int, message: str, code: str | None = None):
+    def __init__(self, status: int, message: str, code: str | None = None, **details: str):
         super().__init__(message)
         self.status = status
         self.code = code
+        self.details = details
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         except HubError as error:
             headers = {"X-Error-Code": error.code, "X-Error-Message": str(error)}
             headers = {name: value for name, value in headers.items() if value}
-            self._send(error.status, json.dumps({"error": str(error)}).encode(), headers)
+            body = {"error": str(error), **error.details}
+            self._send(error.status, json.dumps(body).encode(), headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle
 
@@ -187,8 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
         url = f"{self.hub.url}/{name}"
         if name in self.hub.repositories:
-            raise HubError(409, "You already created this model repo")
-        self.hub.repositories[name] = Repository(private=bool(wanted.get("private")))
+            raise HubError(409, "You already created this model repo", url=url)
+        private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
+        self.hub.repositories[name] = Repository(private)
         return {"url": url, "name": name, "id": name}
 
     @route("POST", "/api/validate-yaml")
