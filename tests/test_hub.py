@@ -11,6 +11,8 @@ import torch
 from conftest import hub_environment, run, run_without_package
 from safetensors.torch import load
 
+pytestmark = pytest.mark.slow
+
 # Three states of one adapter (tag `first`, branch `dev`, main), on a base that has moved on since.
 PUSH = """
 import json, sys
