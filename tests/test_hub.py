@@ -108,6 +108,16 @@ with open(out + "/report.json", "w") as file:
     json.dump({"answers": answers, "base": base}, file)
 """
 
+LOAD_OFFLINE = """
+import json, sys
+from transformers import pipeline
+
+pipe = pipeline(model="user/mora", device="cpu", trust_remote_code=True)
+with open(sys.argv[1]) as file:
+    expected = json.load(file)
+assert pipe([{"molecule": "CCO", "text": "Q"}, {"text": "Q"}], max_new_tokens=6) == expected
+"""
+
 BAD_BASE = """
 import os, sys
 import pytest
@@ -178,6 +188,12 @@ def test_pipeline_by_hub_id(pushed, loaded):
     assert answers["main"] == expected
     assert answers["first"][0] != expected[0]
     assert answers["first"][1] == expected[1]
+
+
+def test_what_was_loaded_once_loads_without_the_hub(hub, pushed, loaded, tmp_path):
+    environment = hub_environment(hub, loaded / "home")
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    run_without_package(LOAD_OFFLINE, pushed / "answers.json", cwd=tmp_path, **environment)
 
 
 def test_the_base_is_named_by_its_commit(hub, loaded):
