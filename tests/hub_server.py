@@ -135,18 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
-        path = urlsplit(self.path).path
-        method = "GET" if self.command == "HEAD" else self.command
         try:
             with self.hub.lock:
-                for wanted, pattern, function in ROUTES:
-                    match = pattern.fullmatch(path) if wanted == method else None
-                    if match:
-                        arguments = {k: unquote(v or "") for k, v in match.groupdict().items()}
-                        answer = function(self, **arguments)
-                        break
-                else:
-                    raise HubError(404, f"{method} {path} is not part of this test server")
+                answer = self._answer()
             if answer is not None:
                 self._send(200, json.dumps(answer).encode())
         except HubError as error:
@@ -154,6 +145,15 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {name: value for name, value in headers.items() if value}
             body = {"error": str(error), **error.details}
             self._send(error.status, json.dumps(body).encode(), headers)
+
+    def _answer(self) -> Any:
+        path = urlsplit(self.path).path
+        method = "GET" if self.command == "HEAD" else self.command
+        for wanted, pattern, function in ROUTES:
+            match = pattern.fullmatch(path)
+            if match and wanted == method:
+                return function(self, **{k: unquote(v or "") for k, v in match.groupdict().items()})
+        raise HubError(404, f"{method} {path} is not part of this test server")
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle
 
@@ -203,9 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._repository(repo)
         commit = repository.resolve(revision or "main")
         return {
-            "_id": repo,
             "id": repo,
-            "modelId": repo,
             "sha": commit,
             "private": repository.private,
             "tags": [],
@@ -245,15 +243,12 @@ class _Handler(BaseHTTPRequestHandler):
     def preupload(self, repo: str, revision: str) -> dict:
         """Say which files are to be uploaded by LFS before the commit."""
         self._repository(repo, write=True).resolve(revision)
-        modes = {True: "lfs", False: "regular"}
+        paths = [file["path"] for file in self._json()["files"]]
+        modes = {path: "lfs" if path.endswith(LFS_SUFFIXES) else "regular" for path in paths}
         return {
             "files": [
-                {
-                    "path": file["path"],
-                    "uploadMode": modes[file["path"].endswith(LFS_SUFFIXES)],
-                    "shouldIgnore": False,
-                }
-                for file in self._json()["files"]
+                {"path": path, "uploadMode": mode, "shouldIgnore": False}
+                for path, mode in modes.items()
             ]
         }
 
