@@ -3,7 +3,6 @@
 """Batched greedy answers of a MoRA model, or of its base alone."""
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,10 @@ from transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     ProcessorMixin,
 )
+
+from modeling_mora.pipeline_mora import end_token_ids
 
 # Tokens allowed beyond the longest training answer: an answer that needs more is not the short
 # answer that was asked for, and every spare token costs the base model, which rarely stops, a step.
@@ -163,7 +163,7 @@ def _generate_batch(
         padding=True,
         return_tensors="pt",
     ).to(model.device)
-    end_ids = _end_token_ids(model, tokenizer)
+    end_ids = end_token_ids(model, tokenizer)
     tokens = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
@@ -178,25 +178,3 @@ def _generate_batch(
     finished = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device)).any(dim=1)
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [Answer(text.strip(), end) for text, end in zip(texts, finished.tolist(), strict=True)]
-
-
-def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end an answer.
-
-    Those of the generation config and of the tokenizer, and the one that the chat template closes
-    the assistant's turn with: fine-tuning teaches that one, and not every base lists it.
-    """
-    configured = model.generation_config.eos_token_id
-    if configured is None:
-        configured = []
-    elif isinstance(configured, int):
-        configured = [configured]
-
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "0"}]
-    start = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-    closed = tokenizer.apply_chat_template(turns, tokenize=False).removeprefix(start)
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    in_template = (
-        i for i in tokenizer(closed, add_special_tokens=False)["input_ids"] if i in special
-    )
-    return sorted({*configured, tokenizer.eos_token_id, *itertools.islice(in_template, 1)})

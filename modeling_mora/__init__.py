@@ -9,11 +9,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_mora import MoraConfig, MoraGraphConfig
+from .configuration_mora import PIPELINE_TASK, MoraConfig, MoraGraphConfig
 from .feature_extraction_mora import MoleculeError, MoleculeFeatureExtractor
 from .graph_encoder_mora import MoraGraphEncoder
 from .modeling_mora import MoraForCausalLM, MoraPreTrainedModel
+from .pipeline_mora import MoraPipeline
 from .processing_mora import MoraProcessor
 from .tuner_mora import MoraTuner
 from .weight_generator_mora import MoraWeightGenerator
@@ -23,6 +25,7 @@ AutoModel.register(MoraConfig, MoraForCausalLM)
 AutoModelForCausalLM.register(MoraConfig, MoraForCausalLM)
 AutoFeatureExtractor.register(MoraConfig, MoleculeFeatureExtractor)
 AutoProcessor.register(MoraConfig, MoraProcessor)
+PIPELINE_REGISTRY.register_pipeline(PIPELINE_TASK, MoraPipeline, pt_model=AutoModelForCausalLM)
 
 # Checkpoints carry these files as remote code, so that they load where MoRA is not installed.
 MoraConfig.register_for_auto_class()
@@ -39,6 +42,7 @@ __all__ = [
     "MoraForCausalLM",
     "MoraGraphConfig",
     "MoraGraphEncoder",
+    "MoraPipeline",
     "MoraPreTrainedModel",
     "MoraProcessor",
     "MoraTuner",

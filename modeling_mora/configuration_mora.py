@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of MoRA: the frozen LLM, the graph encoder and the generated low-rank weights."""
 
+import copy
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -13,6 +14,11 @@ AUTO_MAP = {
     "AutoModel": "modeling_mora.MoraForCausalLM",
     "AutoModelForCausalLM": "modeling_mora.MoraForCausalLM",
     "AutoProcessor": "processing_mora.MoraProcessor",
+}
+# Only one, so that transformers.pipeline needs no task= to find it.
+PIPELINE_TASK = "molecule-text-to-text"
+CUSTOM_PIPELINES = {
+    PIPELINE_TASK: {"impl": "pipeline_mora.MoraPipeline", "pt": ["AutoModelForCausalLM"]}
 }
 
 PAPER_SETTINGS = {
@@ -143,6 +149,8 @@ class MoraConfig(PreTrainedConfig):
             self.alpha = self.rank
         if getattr(self, "auto_map", None) is None:
             self.auto_map = dict(AUTO_MAP)
+        if getattr(self, "custom_pipelines", None) is None:
+            self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         self._check_values()
 
     @classmethod

@@ -124,6 +124,11 @@ def parse_molecule(molecule: Any, molecule_format: str = "auto", row: int | None
     return mol
 
 
+def canonical_smiles(molecule: Any, molecule_format: str = "auto", row: int | None = None) -> str:
+    """RDKit's canonical SMILES of a molecule, as questions spell it; see `parse_molecule`."""
+    return Chem.MolToSmiles(parse_molecule(molecule, molecule_format, row))
+
+
 class MoleculeFeatureExtractor(FeatureExtractionMixin):
     """Turn molecules into the graph tensors that `MoraForCausalLM` takes.
 

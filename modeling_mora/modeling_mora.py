@@ -31,6 +31,9 @@ from .configuration_mora import MoraConfig
 from .feature_extraction_mora import MoleculeFeatureExtractor
 from .graph_encoder_mora import MoraGraphEncoder
 from .merging_mora import merged_weights
+
+# Unused here: checkpoints carry the files that this one imports, and the configuration names it.
+from .pipeline_mora import MoraPipeline  # noqa: F401
 from .tuner_mora import MoraCheckpoint, MoraTuner, find_targets
 from .weight_generator_mora import MoraWeightGenerator
 
@@ -262,18 +265,21 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
     def save_pretrained(
         self,
         save_directory: str,
-        save_base: bool = False,
+        save_base: bool | None = None,
         state_dict: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save the adapter, or with `save_base=True` a self-contained checkpoint.
+        """Save the adapter, or a self-contained checkpoint.
 
         Args:
             save_directory: folder to write to.
-            save_base: whether the frozen LLM's weights are saved too.
+            save_base: whether the frozen LLM's weights are saved too; as the model was loaded when
+                not given, which for a new model is the adapter only.
             state_dict: tensors to save instead of the model's own, as the Trainer gives them.
             kwargs: passed on to `PreTrainedModel.save_pretrained`.
         """
+        if save_base is None:
+            save_base = self.config.includes_base
         if save_base and self.tuner.state.merged:
             raise ValueError("A molecule is merged into the base: leave `merged` before saving it.")
         if state_dict is None:

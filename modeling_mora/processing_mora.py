@@ -131,12 +131,18 @@ class MoraProcessor(ProcessorMixin):
             texts, tokenize=True, return_dict=True, padding=padding, **kwargs
         )
         graphs = self.feature_extractor(
-            [self._molecule_of(messages, row) for row, messages in enumerate(conversations)]
+            [self.molecule_of(messages, row) for row, messages in enumerate(conversations)]
         )
         batch = BatchFeature({**data, **graphs}, tensor_type=return_tensors)
         return batch if return_dict else batch["input_ids"]
 
-    def _molecule_of(self, messages: list[dict], row: int) -> Any:
+    def molecule_of(self, messages: list[dict], row: int | None = None) -> Any:
+        """The molecule of a conversation: of several, one `Mol` of components; None without any.
+
+        Args:
+            messages: see `apply_chat_template`.
+            row: position in the caller's list, for error messages.
+        """
         molecules = [
             entry["molecule"]
             for message in messages

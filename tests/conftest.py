@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared fixtures: a tiny random LLM with a byte-level tokenizer, and MoRA models around it."""
 
+import os
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from bases import BASES
+from hub_server import HubServer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -83,6 +87,48 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def run(script: str, *args: object, cwd: Path, **environment: str) -> None:
+    """Run a script in a fresh process, where this checkout can be imported."""
+    command = [sys.executable, "-c", script, *map(str, args)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()} | environment
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def run_without_package(script: str, *args: object, cwd: Path, **environment: str) -> None:
+    """Run a script in a fresh process that cannot import this checkout."""
+    code = (
+        "import sys\n"
+        f"sys.path[:] = [p for p in sys.path if p and {os.getcwd()!r} not in p.split(',')]\n"
+        f"sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in repr(f)]\n{script}"
+    )
+    settings = {"HF_MODULES_CACHE": str(cwd / "modules"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    run(code, *args, cwd=cwd, **(settings | environment))
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[HubServer]:
+    """A Hub of this test process; scripts reach it with the environment of `hub_environment`."""
+    with HubServer() as server:
+        yield server
+
+
+def hub_environment(hub: HubServer, home: Path) -> dict[str, str]:
+    """Environment of a process that knows the test's Hub alone, with an empty cache in `home`.
+
+    huggingface_hub reads it when it is imported, so only fresh processes can use it.
+    """
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_MODULES_CACHE": str(home / "modules"),
+        "HF_TOKEN": "hf_localtest",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -4,16 +4,13 @@
 
 import copy
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import MOLECULES
+from conftest import MOLECULES, run_without_package
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from modeling_mora import MoraForCausalLM
@@ -53,20 +50,6 @@ def inputs_for(processor, molecules=tuple(MOLECULES[:4])):
 @torch.no_grad()
 def logits_of(model, processor):
     return model(**inputs_for(processor)).logits
-
-
-def run_without_package(script: str, *args: object, cwd: Path) -> None:
-    """Run a script in a fresh process that cannot import this checkout."""
-    code = (
-        "import sys\n"
-        f"sys.path[:] = [p for p in sys.path if p and {os.getcwd()!r} not in p.split(',')]\n"
-        f"sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in repr(f)]\n{script}"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"HF_MODULES_CACHE": str(cwd / "modules"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", code, *map(str, args)]
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
 
 
 @pytest.mark.parametrize("form", [{}, {"generator_type": "dense"}], ids=["core", "dense"])
