@@ -83,6 +83,9 @@ def test_self_contained_checkpoint_needs_no_base(make_model, processor, tiny_bas
     shutil.rmtree(base)
     loaded = MoraForCausalLM.from_pretrained(tmp_path / "full")
     assert torch.equal(logits_of(loaded, processor), logits_of(model, processor))
+    loaded.save_pretrained(tmp_path / "again")
+    again = MoraForCausalLM.from_pretrained(tmp_path / "again")
+    assert torch.equal(logits_of(again, processor), logits_of(model, processor))
 
 
 @pytest.mark.parametrize("save_base", [False, True])
