@@ -13,14 +13,14 @@ from conftest import LINEAR_MODULES, MOLECULES
 from transformers import AutoTokenizer
 
 from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM, MoraProcessor
-from training.base_model import smollm2_path
+from training.base_model import resolve_base
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def base() -> str:
-    return str(smollm2_path())
+    return resolve_base("smollm2")
 
 
 def run(*command: str) -> str:
