@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +113,6 @@ def export_loras(
                     continue
                 # The adapter appears in one step; what a killed run has left is overwritten.
                 unfinished = folder.with_name(folder.name + UNFINISHED)
-                shutil.rmtree(unfinished, ignore_errors=True)
                 _write_adapter(model, row, config, unfinished)
                 os.replace(unfinished, folder)
                 progress.update()

@@ -3,11 +3,14 @@
 """The cached base model: converted once, never half."""
 
 import importlib.util
+import json
+import shutil
 import threading
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from transformers import AutoTokenizer
 
 from training import base_model
 
@@ -117,6 +120,24 @@ def test_one_missing_part_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"needs gemma3.*gguf\.part02, which is not"):
         base_model.find_gguf("gemma3-270m")
+
+
+def test_saved_tokenizer_pads_on_the_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_base: Path
+):
+    """As a GGUF file, the stand-in does not say on which side to pad."""
+    shutil.copytree(tiny_base, tmp_path / "base")
+    settings = json.loads((tmp_path / "base" / "tokenizer_config.json").read_text())
+    del settings["padding_side"]
+    (tmp_path / "base" / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    def load(pretrained_model_name_or_path: str, gguf_file: str, **kwargs: object) -> object:
+        return AutoTokenizer.from_pretrained(tmp_path / "base", **kwargs)
+
+    monkeypatch.setattr(base_model, "AutoTokenizer", mock.Mock(from_pretrained=load))
+    monkeypatch.setattr(base_model, "AutoModelForCausalLM", mock.Mock())
+    base_model.convert_gguf([tmp_path / "model.gguf"], tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").padding_side == "left"
 
 
 def test_parts_are_joined_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -189,7 +189,7 @@ def test_many_equal_one_by_one(make_model, tmp_path):
         previous = a
 
 
-def test_command_with_a_file(checkpoint, tmp_path, capsys):
+def test_command_with_a_file(checkpoint, tmp_path, monkeypatch, capsys):
     molecules, out = tmp_path / "molecules.smi", tmp_path / "out"
     molecules.write_text("smiles name\nOCC ../eth/anol\n\nc1ccccc1\nCCO\n")
     command = ["--model", checkpoint, "--molecules", str(molecules), "--out", str(out)]
@@ -210,7 +210,8 @@ def test_command_with_a_file(checkpoint, tmp_path, capsys):
     assert main(command) == 0
     assert "Wrote 0 LoRA adapters" in capsys.readouterr().out
     assert files_in(out) == before
-    # Other molecules into the same folder.
+    # Other molecules into the same folder: seen before the model is loaded.
+    monkeypatch.setattr(export_mora, "MoraForCausalLM", None)
     molecules.write_text("OCC ../eth/anol\n")
     assert main(command) == 2
     assert "was begun for other molecules" in capsys.readouterr().err
@@ -269,7 +270,7 @@ def test_a_killed_run_is_finished(make_model, tmp_path, monkeypatch, files_befor
     assert files_in(killed) == expected
 
 
-def test_a_folder_that_holds_something_else_is_refused(make_model, tmp_path):
+def test_a_folder_that_holds_something_else_is_refused(make_model, tmp_path, monkeypatch):
     model = make_model()
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"holds other files \(notes\.txt\)"):
@@ -280,6 +281,8 @@ def test_a_folder_that_holds_something_else_is_refused(make_model, tmp_path):
     out.mkdir()  # an empty one will do
     export_loras(model, ["C"], out)
     before = files_in(out)
+    monkeypatch.setattr(model, "encode_molecules", None)
+    assert export_loras(model, ["C"], out) == 0  # what is finished is not encoded again
     with pytest.raises(FileExistsError, match="begun for other molecules"):
         export_loras(model, ["CC"], out)
     with torch.no_grad():

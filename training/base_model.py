@@ -137,9 +137,9 @@ def convert_gguf(parts: list[Path], output_dir: Path) -> None:
                 with part.open("rb") as file:
                     shutil.copyfileobj(file, joined)
     source = {"pretrained_model_name_or_path": str(gguf_path.parent), "gguf_file": gguf_path.name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    # Decoder-only models are prompted from the right-hand end, so padding belongs on the left.
-    tokenizer.padding_side = "left"
+    # Decoder-only models are prompted from the right-hand end, so padding belongs on the left. Set
+    # here and not as an attribute, which would not be saved.
+    tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left")
     # Without an explicit dequantize the weights stay GGUF-quantised and cannot be saved.
     quantization_config = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=quantization_config)
