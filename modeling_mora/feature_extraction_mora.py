@@ -124,9 +124,12 @@ def parse_molecule(molecule: Any, molecule_format: str = "auto", row: int | None
     return mol
 
 
-def canonical_smiles(molecule: Any, molecule_format: str = "auto", row: int | None = None) -> str:
-    """RDKit's canonical SMILES of a molecule, as questions spell it; see `parse_molecule`."""
-    return Chem.MolToSmiles(parse_molecule(molecule, molecule_format, row))
+def canonical_smiles(mol) -> str:
+    """RDKit's canonical SMILES of a sanitised `Mol`, without atom maps."""
+    mol = Chem.Mol(mol)
+    for atom in mol.GetAtoms():
+        atom.SetAtomMapNum(0)
+    return Chem.MolToSmiles(mol)
 
 
 class MoleculeFeatureExtractor(FeatureExtractionMixin):
@@ -275,10 +278,7 @@ class MoleculeFeatureExtractor(FeatureExtractionMixin):
 
 def _canonical_graph(mol, name: str) -> dict[str, np.ndarray]:
     """Return OGB's graph of the canonical SMILES of `mol`, without atom maps."""
-    mol = Chem.Mol(mol)
-    for atom in mol.GetAtoms():
-        atom.SetAtomMapNum(0)
-    smiles = Chem.MolToSmiles(mol)
+    smiles = canonical_smiles(mol)
     mol, reason = _call_rdkit(Chem.MolFromSmiles, smiles)
     if mol is None:
         raise MoleculeError(

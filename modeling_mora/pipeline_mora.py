@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
-from .feature_extraction_mora import canonical_smiles
+from .feature_extraction_mora import canonical_smiles, parse_molecule
 from .tasks_mora import TASKS, get_task
 
 # Greedy, so that a question has one answer. Some base models ship sampling, or a repetition
@@ -191,7 +191,7 @@ class MoraPipeline(Pipeline):
         if molecule is None:
             raise _row_error(number, f"the task {name!r} needs a molecule: add molecule=…")
         extractor = self.processor.feature_extractor
-        smiles = canonical_smiles(molecule, extractor.molecule_format, number)
+        smiles = canonical_smiles(parse_molecule(molecule, extractor.molecule_format, number))
         try:
             task = get_task(name)
             # For its message, which says what is missing and not how question() is called.

@@ -168,7 +168,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTok
 def make_model(tiny_base: Path) -> Callable[..., MoraForCausalLM]:
     """Make a small MoRA; its B matrices are random, as after training, so that deltas show."""
 
-    def make(**kwargs: object) -> MoraForCausalLM:
+    def make(base: Path = tiny_base, **kwargs: object) -> MoraForCausalLM:
         settings = {
             "rank": 4,
             "target_modules": LINEAR_MODULES,
@@ -177,7 +177,7 @@ def make_model(tiny_base: Path) -> Callable[..., MoraForCausalLM]:
             "graph_config": {"hidden_size": 32, "num_layers": 3},
         }
         torch.manual_seed(1)
-        model = MoraForCausalLM.from_base(tiny_base, **(settings | kwargs))
+        model = MoraForCausalLM.from_base(base, **(settings | kwargs))
         with torch.no_grad():
             for delta in model.tuner.deltas.values():
                 delta.B.normal_(std=0.1)

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, HfArgumentParser, TrainingArguments
 
+from training.base_model import WHEEL_BASES
+
 BASE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -20,7 +22,7 @@ class ModelArguments:
 
     base: str = field(
         default="smollm2",
-        metadata={"help": "Frozen LLM: 'smollm2', a local folder or a Hub id."},
+        metadata={"help": "Frozen LLM: 'smollm2', 'gemma3-270m', a local folder or a Hub id."},
     )
     base_dtype: str = field(
         default="auto",
@@ -248,6 +250,7 @@ def check_base(base: str) -> None:
         AutoConfig.from_pretrained(base)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"base={base!r} is neither 'smollm2', a local folder with a model, nor a model on the "
-            f"Hub that can be read from here ({str(error).splitlines()[0]})."
+            f"base={base!r} is neither a short name ({', '.join(WHEEL_BASES)}), a local folder "
+            "with a model, nor a model on the Hub that can be read from here "
+            f"({str(error).splitlines()[0]})."
         ) from error
