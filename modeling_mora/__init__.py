@@ -14,8 +14,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .configuration_mora import PIPELINE_TASK, MoraConfig, MoraGraphConfig
 from .feature_extraction_mora import MoleculeError, MoleculeFeatureExtractor
 from .graph_encoder_mora import MoraGraphEncoder
-from .modeling_mora import MoraForCausalLM, MoraPreTrainedModel
+from .modeling_mora import MoraForCausalLM
 from .pipeline_mora import MoraPipeline
+from .pretrained_mora import MoraPreTrainedModel
 from .processing_mora import MoraProcessor
 from .tuner_mora import MoraTuner
 from .weight_generator_mora import MoraWeightGenerator

@@ -57,7 +57,7 @@ def export_lora(
         MoleculeError: the molecule cannot become a graph.
     """
     config = lora_config(model)
-    weights = _encode(model, [molecule], feature_extractor or MoleculeFeatureExtractor())
+    weights = model._weights_of_molecules([molecule], feature_extractor)
     _write_adapter(model, weights[0], config, Path(output_dir))
 
 
@@ -107,7 +107,8 @@ def export_loras(
             batch = slice(start, start + batch_size)
             if missing.isdisjoint(folders[batch]):
                 continue
-            weights = _encode(model, [entry.molecule for entry in molecules[batch]], extractor)
+            entries = [entry.molecule for entry in molecules[batch]]
+            weights = model._weights_of_molecules(entries, extractor)
             for folder, row in zip(folders[batch], weights, strict=True):
                 if folder not in missing:
                     continue
@@ -178,20 +179,6 @@ def _peft_targets(model: MoraForCausalLM) -> tuple[list[str], list[int] | None]:
             if matched == names:
                 return target_modules, layers_to_transform
     return sorted(names), None
-
-
-@torch.no_grad()
-def _encode(
-    model: MoraForCausalLM, molecules: list[Any], extractor: MoleculeFeatureExtractor
-) -> torch.Tensor:
-    """Molecules to their [B, P] weights."""
-    graphs = extractor(molecules, return_tensors="pt").to(model.device)
-    training = model.training
-    model.eval()
-    try:
-        return model.encode_molecules(**graphs)
-    finally:
-        model.train(training)
 
 
 def _write_adapter(
