@@ -23,7 +23,7 @@ TEXTS = [f"HOMO-LUMO gap of {molecule} in hartree?" for molecule in MOLECULES]
 
 
 def make_model(name: str) -> tuple[MoraForCausalLM, MoraProcessor]:
-    """MoRA on all linear layers; B random of a size that training gives, so that deltas show."""
+    """MoRA on all linear layers; B is random, as if trained, so that deltas show."""
     base = resolve_base(name)
     torch.manual_seed(0)
     model = MoraForCausalLM.from_base(base, target_modules="all-linear")
