@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,8 +113,10 @@ def export_loras(
             for folder, row in zip(folders[batch], weights, strict=True):
                 if folder not in missing:
                     continue
-                # The adapter appears in one step; what a killed run has left is overwritten.
+                # The adapter appears in one step. What a killed run has left may hold temporary
+                # files of safetensors.
                 unfinished = folder.with_name(folder.name + UNFINISHED)
+                shutil.rmtree(unfinished, ignore_errors=True)
                 _write_adapter(model, row, config, unfinished)
                 os.replace(unfinished, folder)
                 progress.update()

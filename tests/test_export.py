@@ -247,8 +247,9 @@ def test_a_killed_run_is_finished(make_model, tmp_path, monkeypatch, files_befor
         def write(*args, **kwargs):
             nonlocal written
             if written == files_before_kill:
-                path = Path(args[1] if name == "save_file" else f"{args[0]}.unfinished")
-                path.write_text("half")
+                # As a real kill does it: safetensors writes to a temporary file first.
+                path = f"{args[0]}.unfinished" if name != "save_file" else args[1].with_name(".tmp")
+                Path(path).write_text("half")
                 raise KeyboardInterrupt
             written += 1
             originals[name](*args, **kwargs)

@@ -23,7 +23,7 @@ TEXTS = [f"HOMO-LUMO gap of {molecule} in hartree?" for molecule in MOLECULES]
 
 
 def make_model(name: str) -> tuple[MoraForCausalLM, MoraProcessor]:
-    """MoRA on all linear layers; B random of a size that training gives, so that deltas show."""
+    """MoRA on all linear layers; B is random, as if trained, so that deltas show."""
     base = resolve_base(name)
     torch.manual_seed(0)
     model = MoraForCausalLM.from_base(base, target_modules="all-linear")
@@ -52,7 +52,7 @@ def test_converted_base_knows_english(name: str, record_property: Callable):
     loss = AutoModelForCausalLM.from_pretrained(base)(input_ids=ids, labels=ids).loss.item()
     print(f"\n{name}: {loss:.3f} nats per token")
     record_property("loss", loss)
-    # For Gemma, a wrong rope theta or kind of attention costs 0.06 to 1.6, norms off by one 16.
+    # For Gemma, a wrong rope theta or kind of attention costs 0.06 to 1.6, norms off by one about 15.
     assert loss < {"smollm2": 2.75, "gemma3-270m": 2.31}[name]
     words = "The capital of France is Paris.\n  It's 3 °C."
     assert tokenizer.decode(tokenizer(words).input_ids, skip_special_tokens=True) == words
