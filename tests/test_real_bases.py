@@ -52,7 +52,7 @@ def test_converted_base_knows_english(name: str, record_property: Callable):
     loss = AutoModelForCausalLM.from_pretrained(base)(input_ids=ids, labels=ids).loss.item()
     print(f"\n{name}: {loss:.3f} nats per token")
     record_property("loss", loss)
-    # For Gemma, a wrong rope theta or kind of attention costs 0.06 to 1.6, norms off by one about 15.
+    # For Gemma, a wrong rope theta or kind of attention costs 0.06 to 1.6, norms off by one 15.
     assert loss < {"smollm2": 2.75, "gemma3-270m": 2.31}[name]
     words = "The capital of France is Paris.\n  It's 3 °C."
     assert tokenizer.decode(tokenizer(words).input_ids, skip_special_tokens=True) == words
