@@ -12,6 +12,8 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,17 +45,32 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return args
 
 
-def time_in_turn(arms: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of each arm in each turn; one more turn before them is not counted."""
+@dataclass(frozen=True)
+class Arm:
+    """Something to time: `run`, inside a context that is entered before the clock starts."""
+
+    run: Callable[[], object]
+    context: Callable[[], AbstractContextManager] = nullcontext
+
+
+def time_in_turn(arms: dict[str, Arm], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of each arm in each turn.
+
+    Another arm is the first one of each turn. One turn before them is not counted.
+    """
     seconds = {name: [] for name in arms}
     for turn in tqdm(range(repeats + 1), desc="turns"):
-        for name, run in arms.items():
-            start = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+        names = list(arms)
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            with arms[name].context():
+                start = time.perf_counter()
+                arms[name].run()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                elapsed = time.perf_counter() - start
             if turn > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(elapsed)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
@@ -73,29 +90,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     graphs = processor(molecules=[MOLECULE] * args.batch_size, return_tensors="pt")
     graphs = graphs.to(model.device)
     settings = {"max_new_tokens": args.new_tokens, "do_sample": False, "eos_token_id": None}
-    # One arm cannot be timed inside the other's context, so merging is timed with its decoding.
-    merged_weights = model.encode_molecules(**{k: t[:1] for k, t in graphs.items()})
+    with torch.no_grad():
+        weights = model.encode_molecules(**{name: t[:1] for name, t in graphs.items()})
 
-    def merged() -> None:
-        with model.merged(merged_weights):
-            model.generate(**text, **settings)
+    def merge_alone() -> None:
+        with model.merged(weights):
+            pass
 
     arms = {
-        "base model": lambda: base.generate(**text, **settings),
-        "merged": merged,
-        "a weight set per row": lambda: model.generate(**text, **graphs, **settings),
+        "base model": Arm(lambda: base.generate(**text, **settings)),
+        "merged": Arm(
+            lambda: model.generate(**text, **settings), context=lambda: model.merged(weights)
+        ),
+        "a weight set per row": Arm(lambda: model.generate(**text, **graphs, **settings)),
+        "merging and restoring alone": Arm(merge_alone),
     }
     with torch.inference_mode():
         seconds = time_in_turn(arms, args.repeats)
 
     title = f"{args.new_tokens} tokens, batch of {args.batch_size}, {model.device.type}"
     table = Table(title=title)
-    for column in ("arm", "tokens/s", "time relative to the base", "quartiles"):
+    for column in ("arm", "seconds", "time relative to the base", "quartiles"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for name, values in seconds.items():
         ratio = np.percentile(values / seconds["base model"], [25, 50, 75])
-        speed = args.batch_size * args.new_tokens / np.median(values)
-        table.add_row(name, f"{speed:.1f}", f"{ratio[1]:.2f}", f"{ratio[0]:.2f}–{ratio[2]:.2f}")
+        quartiles = f"{ratio[0]:.2f}–{ratio[2]:.2f}"
+        table.add_row(name, f"{np.median(values):.3f}", f"{ratio[1]:.2f}", quartiles)
     Console().print(table)
     return 0
 
