@@ -16,7 +16,7 @@ from transformers import ProcessorMixin
 
 from eval.generation import answer_budget, generate_answers, load_model, load_processor
 from eval.regression import HARTREE_IN_EV
-from modeling_mora.feature_extraction_mora import canonical_smiles, parse_molecule
+from modeling_mora.molecules_mora import canonical_smiles, parse_molecule
 from modeling_mora.tasks_mora import get_task
 
 # As long as an answer of the task gets: a sign and every decimal.
@@ -51,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, 2 when a molecule or the property is bad."""
     args = parse_arguments(arguments)
     try:
-        task = get_task(args.task)
-        task.question("C", args.property)
+        get_task(args.task)
         processor = load_processor(args.model)
+        task = processor.task(args.task)
+        task.question("C", args.property)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,9 +12,10 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_mora import PIPELINE_TASK, MoraConfig, MoraGraphConfig
-from .feature_extraction_mora import MoleculeError, MoleculeFeatureExtractor
+from .feature_extraction_mora import MoleculeFeatureExtractor
 from .graph_encoder_mora import MoraGraphEncoder
 from .modeling_mora import MoraForCausalLM
+from .molecules_mora import MoleculeError
 from .pipeline_mora import MoraPipeline
 from .pretrained_mora import MoraPreTrainedModel
 from .processing_mora import MoraProcessor

@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .feature_extraction_mora import (
-    MoleculeError,
-    MoleculeFeatureExtractor,
-    canonical_smiles,
-    parse_molecule,
-)
+from .feature_extraction_mora import MoleculeFeatureExtractor
+from .molecules_mora import MoleculeError, canonical_smiles, parse_molecule
 
 # None of these words is a SMILES, so a header is never mistaken for a molecule.
 HEADERS = ("smiles", "canonical_smiles", "smi", "selfies", "inchi", "molecule", "mol")

@@ -12,8 +12,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
-from .feature_extraction_mora import canonical_smiles, parse_molecule
-from .tasks_mora import TASKS, get_task
+from .tasks_mora import TASKS
 
 # Greedy, so that a question has one answer. Some base models ship sampling, or a repetition
 # penalty, which would punish repeated digits.
@@ -96,7 +95,7 @@ class MoraPipeline(Pipeline):
         """Sort the arguments of a call into those of `preprocess`, `_forward` and `postprocess`."""
         preprocess = {name: kwargs.pop(name) for name in _all_task_options() & kwargs.keys()}
         if task is not None:
-            get_task(task)
+            self.processor.task(task)
             preprocess["task"] = task
         postprocess = {} if return_full_text is None else {"return_full_text": return_full_text}
         return preprocess, kwargs, postprocess
@@ -145,8 +144,8 @@ class MoraPipeline(Pipeline):
 
     def _question(
         self, row: Any, number: int | None, task: str | None, options: dict
-    ) -> tuple[str, Any, str | None]:
-        """Text, molecule and task of a row that is no chat."""
+    ) -> tuple[str, Any, tuple[str, str | None] | None]:
+        """Text and molecule of a row that is no chat, and its task with what that asks for."""
         if not isinstance(row, dict):
             if task is None:
                 raise _row_error(
@@ -176,12 +175,12 @@ class MoraPipeline(Pipeline):
                 raise _row_error(number, f"text={text!r} is no string: give the question's text.")
             return text, molecule, None
         task = given.pop("task", task)
-        return self._task_question(molecule, number, task, options | given), molecule, task
+        return self._task_question(molecule, number, task, options | given)
 
     def _task_question(
         self, molecule: Any, number: int | None, name: str | None, options: dict
-    ) -> str:
-        """The question about a molecule, in the words of the task."""
+    ) -> tuple[str, str, tuple[str, str | None]]:
+        """The question about a molecule in the words of the task, its graph, and what is asked."""
         if name is None:
             raise _row_error(
                 number,
@@ -191,12 +190,17 @@ class MoraPipeline(Pipeline):
         if molecule is None:
             raise _row_error(number, f"the task {name!r} needs a molecule: add molecule=…")
         extractor = self.processor.feature_extractor
-        smiles = canonical_smiles(parse_molecule(molecule, extractor.molecule_format, number))
         try:
-            task = get_task(name)
+            task = self.processor.task(name)
+        except ValueError as error:
+            raise _row_error(number, f"task {name!r}: {error}") from error
+        smiles = task.read(molecule, extractor.molecule_format, number)
+        try:
             # For its message, which says what is missing and not how question() is called.
             inspect.signature(task.question).bind(smiles, **options)
-            return task.question(smiles, **options)
+            question = task.question(smiles, **options)
+            asked = options.get("property", options.get("label"))
+            return question, task.graph(smiles), (name, asked)
         except (TypeError, ValueError) as error:
             raise _row_error(number, f"task {name!r}: {error}") from error
 
@@ -274,7 +278,10 @@ class MoraPipeline(Pipeline):
             record = {"generated_text": _with_question(row["text"], answer, return_full_text)}
             if row["task"] is not None:
                 # An answer that was cut off may end in the middle of a number.
-                record["value"] = get_task(row["task"]).parse(answer) if finished else None
+                name, asked = row["task"]
+                record["value"] = (
+                    self.processor.task(name).parse(answer, asked) if finished else None
+                )
             records.append(record)
         return records
 

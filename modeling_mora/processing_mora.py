@@ -8,6 +8,8 @@ from typing import Any
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from .tasks_mora import Task, get_task
+
 
 class MoraProcessor(ProcessorMixin):
     """A molecule feature extractor and a tokenizer in one.
@@ -20,17 +22,28 @@ class MoraProcessor(ProcessorMixin):
         tokenizer: the base model's tokenizer. It is set to pad on the left, as generation needs,
             and to pad with its end-of-sequence token if it has no padding token.
         chat_template: replaces the tokenizer's own.
+        tasks: what the model was trained to be asked: settings of [`get_task`] by task name, such
+            as `{"property_prediction": {"properties": …}}`. They are saved with the processor.
     """
 
-    def __init__(self, feature_extractor=None, tokenizer=None, chat_template=None):
+    def __init__(self, feature_extractor=None, tokenizer=None, chat_template=None, tasks=None):
         # First, because `chat_template` lives on the tokenizer.
         self.tokenizer = tokenizer
         if chat_template is None:
             chat_template = getattr(tokenizer, "chat_template", None)
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+        self.tasks = dict(tasks or {})
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+
+    def task(self, name: str) -> Task:
+        """The task of that name, as the model was trained to be asked it.
+
+        Raises:
+            ValueError: there is none; the message lists those there are.
+        """
+        return get_task(name, **self.tasks.get(name, {}))
 
     @property
     def chat_template(self) -> str | dict[str, str] | None:

@@ -3,121 +3,390 @@
 """What the assistant can be asked: how a question is put, and how its answer is written and read.
 
 Training, evaluation and inference take their wording from here, so that they cannot drift apart.
-A task is a class with `question`, `answer` and `parse`, and an entry in `TASKS`.
+A task is a class with `question`, `graph`, `answer` and `parse`, and an entry in `TASKS`. What a
+checkpoint was trained on (properties, labels, notation) is stored with its processor.
 """
 
 import math
-import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .molecules_mora import MoleculeError, canonical_smiles, parse_molecule, to_selfies
+from .numbers_mora import read_number
+
+NOTATIONS = ("smiles", "selfies")
 
 
 @dataclass(frozen=True)
-class PropertyPrediction:
-    """A frontier-orbital energy of one molecule, in hartree with four decimals.
+class Task:
+    """What all tasks share.
 
     Attributes:
-        properties: how each property is called in a question.
-        prompts: several ways to ask; short, because every token costs training time.
+        prompts: several ways to ask, chosen by `phrasing`.
+        metrics: names of the metric modules that judge the answers.
+        notation: how molecules are spelled in questions and answers, `"smiles"` or `"selfies"`.
     """
 
-    properties: dict[str, str] = field(
-        default_factory=lambda: {
-            "homo": "HOMO energy",
-            "lumo": "LUMO energy",
-            "gap": "HOMO-LUMO gap",
-        }
-    )
+    prompts: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    notation: str = "smiles"
+
+    def __post_init__(self):
+        if self.notation not in NOTATIONS:
+            raise ValueError(f"notation={self.notation!r}: use one of {', '.join(NOTATIONS)}.")
+
+    def read(self, molecule: Any, molecule_format: str = "auto", row: int | None = None) -> str:
+        """Canonical SMILES of what a question is about, as `question` and `graph` take it.
+
+        Args:
+            molecule: what `parse_molecule` reads.
+            molecule_format: how a string is read, see `parse_molecule`.
+            row: its position in the caller's list, for the error message.
+
+        Raises:
+            MoleculeError: it cannot be read.
+        """
+        return canonical_smiles(parse_molecule(molecule, molecule_format, row))
+
+    def graph(self, molecule: str) -> str:
+        """SMILES of what becomes the graph of a question about `molecule`."""
+        return molecule
+
+    def answer(self, value: Any) -> str:
+        """Write an answer as the assistant shall.
+
+        Raises:
+            ValueError: the value cannot be an answer.
+        """
+        text = str(value).strip()
+        if not text:
+            raise ValueError("the answer is empty: drop the row")
+        return text
+
+    def parse(self, text: str, name: str | None = None) -> Any:
+        """Read an answer; None for one that cannot be read, and never a guess.
+
+        Args:
+            text: what the assistant wrote.
+            name: the property or label that was asked for, where the task has several.
+        """
+        return text.strip() or None
+
+    def spell(self, smiles: str) -> str:
+        """Spell molecules, given as SMILES, in the task's notation."""
+        return to_selfies(smiles) if self.notation == "selfies" else smiles
+
+    def _prompt(self, phrasing: int, **values: str) -> str:
+        if not 0 <= phrasing < len(self.prompts):
+            raise ValueError(
+                f"Phrasing {phrasing} does not exist: use 0 to {len(self.prompts) - 1}."
+            )
+        return self.prompts[phrasing].format(**values)
+
+
+@dataclass(frozen=True)
+class MoleculeAnswer(Task):
+    """A task whose answer is one molecule or several, joined by dots."""
+
+    metrics: tuple[str, ...] = ("molecule_match", "fingerprint_similarity")
+
+    def answer(self, value: str) -> str:
+        """Write canonical SMILES in the task's notation."""
+        return self.spell(canonical_smiles(parse_molecule(value)))
+
+    def parse(self, text: str, name: str | None = None) -> str | None:
+        """Canonical SMILES of an answer, or None if it is no molecule."""
+        try:
+            return canonical_smiles(parse_molecule(text, self.notation))
+        except MoleculeError:
+            return None
+
+
+@dataclass(frozen=True)
+class ForwardReactionPrediction(MoleculeAnswer):
+    """Which product the reactants give; the graph holds all reactants."""
+
     prompts: tuple[str, ...] = (
-        "{property} of {molecule} in hartree?",
-        "What is the {property} of {molecule} in hartree?",
-        "{molecule}: {property} in hartree?",
+        "Predict the product of these reactants: {reactants}{reagents}",
+        "What do these molecules react to? {reactants}{reagents}",
+        "{reactants}{reagents} Name the main product.",
     )
+
+    def question(self, molecule: str, reagents: str | None = None, phrasing: int = 0) -> str:
+        """Return the text of the user turn.
+
+        Args:
+            molecule: SMILES of the reactants, joined by dots.
+            reagents: SMILES of reagents, catalysts and solvents, joined by dots.
+            phrasing: index into `prompts`.
+        """
+        others = f" Reagents: {self.spell(reagents)}" if reagents else ""
+        return self._prompt(phrasing, reactants=self.spell(molecule), reagents=others)
+
+
+@dataclass(frozen=True)
+class Retrosynthesis(MoleculeAnswer):
+    """Which reactants give a product; the graph is the product."""
+
+    prompts: tuple[str, ...] = (
+        "Which reactants give this product? {product}",
+        "Suggest reactants for the synthesis of {product}",
+        "{product} From which molecules can it be made in one step?",
+    )
+
+    def question(self, molecule: str, phrasing: int = 0) -> str:
+        """Return the text of the user turn.
+
+        Args:
+            molecule: SMILES of the product.
+            phrasing: index into `prompts`.
+        """
+        return self._prompt(phrasing, product=self.spell(molecule))
+
+
+@dataclass(frozen=True)
+class ReagentPrediction(MoleculeAnswer):
+    """Which reagents a reaction needs; the graph holds reactants and product."""
+
+    prompts: tuple[str, ...] = (
+        "Which reagents does this reaction need? {reaction}",
+        "Suggest reagents for {reaction}",
+        "{reaction} With which reagents, catalysts or solvents?",
+    )
+
+    def question(self, molecule: str, phrasing: int = 0) -> str:
+        """Return the text of the user turn.
+
+        Args:
+            molecule: the reaction as `reactants>>product`, in SMILES.
+            phrasing: index into `prompts`.
+        """
+        reactants, product = self._sides(molecule)
+        reaction = f"{self.spell(reactants)}>>{self.spell(product)}"
+        return self._prompt(phrasing, reaction=reaction)
+
+    def read(self, molecule: Any, molecule_format: str = "auto", row: int | None = None) -> str:
+        """A reaction with both sides as canonical SMILES."""
+        sides = self._sides(str(molecule))
+        return ">>".join(
+            super(ReagentPrediction, self).read(s, molecule_format, row) for s in sides
+        )
+
+    def graph(self, molecule: str) -> str:
+        """Reactants and product as the components of one graph."""
+        return ".".join(self._sides(molecule))
+
+    def _sides(self, reaction: str) -> tuple[str, str]:
+        reactants, arrow, product = reaction.partition(">>")
+        if not (reactants and arrow and product):
+            raise MoleculeError(f"{reaction!r} is no reaction: write it as 'reactants>>product'.")
+        return reactants, product
+
+
+@dataclass(frozen=True)
+class Property:
+    """A number that can be asked for.
+
+    Attributes:
+        description: how it is called in a question.
+        unit: the unit of its values, as a question names it; empty for none.
+        decimals: digits behind the point in an answer.
+    """
+
+    description: str
+    unit: str = ""
+    decimals: int = 4
+
+
+QM9_PROPERTIES = {
+    "homo": Property("HOMO energy", "hartree"),
+    "lumo": Property("LUMO energy", "hartree"),
+    "gap": Property("HOMO-LUMO gap", "hartree"),
+}
+
+
+@dataclass(frozen=True)
+class PropertyPrediction(Task):
+    """A number about one molecule, such as a frontier-orbital energy in hartree.
+
+    Attributes:
+        properties: what can be asked for, by name; the prompts are short, because every token
+            costs training time.
+    """
+
+    prompts: tuple[str, ...] = (
+        "{property} of {molecule}{unit}?",
+        "What is the {property} of {molecule}{unit}?",
+        "{molecule}: {property}{unit}?",
+    )
+    metrics: tuple[str, ...] = ("property_regression",)
+    properties: dict[str, Property] = field(default_factory=lambda: dict(QM9_PROPERTIES))
+
+    def __post_init__(self):
+        super().__post_init__()
+        # From a processor's file they come as plain dicts.
+        for name, value in self.properties.items():
+            if isinstance(value, dict):
+                self.properties[name] = Property(**value)
 
     def question(self, molecule: str, property: str, phrasing: int = 0) -> str:
         """Return the text of the user turn.
 
         Args:
-            molecule: the molecule as it shall be spelled in the text, such as its SMILES.
-            property: `"homo"`, `"lumo"` or `"gap"`.
+            molecule: its SMILES.
+            property: a key of `properties`, such as `"gap"`.
             phrasing: index into `prompts`.
 
         Raises:
             ValueError: the property or the phrasing is unknown.
         """
-        if property not in self.properties:
-            raise ValueError(
-                f"Property {property!r} is unknown: use one of {', '.join(self.properties)}."
-            )
-        if not 0 <= phrasing < len(self.prompts):
-            raise ValueError(
-                f"Phrasing {phrasing} does not exist: use 0 to {len(self.prompts) - 1}."
-            )
-        return self.prompts[phrasing].format(property=self.properties[property], molecule=molecule)
+        asked = _choose("Property", property, self.properties)
+        unit = f" in {asked.unit}" if asked.unit else ""
+        return self._prompt(
+            phrasing, property=asked.description, molecule=self.spell(molecule), unit=unit
+        )
 
-    def answer(self, value: float) -> str:
-        """Write an energy in hartree as the assistant shall, `0.2471` for instance.
+    def answer(self, value: float, name: str | None = None) -> str:
+        """Write a value as the assistant shall, `0.2471` for instance.
 
         Raises:
             ValueError: the value is not a finite number.
         """
-        if not math.isfinite(value):
+        number = float(value)
+        if not math.isfinite(number):
             raise ValueError(f"{value} cannot be an answer: drop the row.")
+        decimals = self._property(name).decimals
         # Adding zero turns the -0.0 of a tiny negative value into 0.0.
-        return f"{round(value, 4) + 0.0:.4f}"
+        return f"{round(number, decimals) + 0.0:.{decimals}f}"
 
-    def parse(self, text: str) -> float | None:
-        """Read an energy in hartree out of an answer, or return None; never guess.
+    def parse(self, text: str, name: str | None = None) -> float | None:
+        """Read the one number of an answer; see `read_number`."""
+        return read_number(text, self._property(name).unit)
 
-        One number, alone or among words, is read. None stands for: no number, two different
-        numbers, something half a number (`0,345`, `0.25.3`, `1/4`), a number in another unit
-        (`6.8 eV`), and everything that is not finite.
+    def _property(self, name: str | None) -> Property:
+        """The property of that name; without one, the first, whose form the others share."""
+        if name is None:
+            return next(iter(self.properties.values()))
+        return _choose("Property", name, self.properties)
+
+
+@dataclass(frozen=True)
+class PropertyClassification(Task):
+    """A yes-or-no question about one molecule, such as those of MoleculeNet.
+
+    Attributes:
+        labels: the end of the question by label, such as `{"BBBP": "cross the blood-brain
+            barrier"}`.
+    """
+
+    prompts: tuple[str, ...] = (
+        "Does {molecule} {label}? Yes or No.",
+        "{molecule} Does it {label}? Answer Yes or No.",
+    )
+    metrics: tuple[str, ...] = ("property_roc_auc",)
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def question(self, molecule: str, label: str, phrasing: int = 0) -> str:
+        """Return the text of the user turn.
+
+        Args:
+            molecule: its SMILES.
+            label: a key of `labels`.
+            phrasing: index into `prompts`.
         """
-        return _single_number(text)
+        text = _choose("Label", label, self.labels)
+        return self._prompt(phrasing, molecule=self.spell(molecule), label=text)
+
+    def answer(self, value: Any) -> str:
+        """`Yes` or `No` for 1 or 0.
+
+        Raises:
+            ValueError: the value is neither.
+        """
+        number = float(value)
+        if number not in (0.0, 1.0):
+            raise ValueError(f"{value!r} is neither 1 nor 0: drop the row.")
+        return "Yes" if number else "No"
+
+    def parse(self, text: str, name: str | None = None) -> bool | None:
+        """True for an answer that begins with yes, False for no, otherwise None."""
+        first = text.strip().split(maxsplit=1)[0].strip(".,:;!*").lower() if text.strip() else ""
+        return {"yes": True, "no": False}.get(first)
 
 
-TASKS = {"property_prediction": PropertyPrediction()}
+@dataclass(frozen=True)
+class MoleculeCaptioning(Task):
+    """A description of a molecule in words."""
+
+    prompts: tuple[str, ...] = (
+        "Describe this molecule: {molecule}",
+        "What is known about {molecule}?",
+        "{molecule} Write a short description of this molecule.",
+    )
+    metrics: tuple[str, ...] = ("caption_overlap",)
+
+    def question(self, molecule: str, phrasing: int = 0) -> str:
+        """Return the text of the user turn.
+
+        Args:
+            molecule: its SMILES.
+            phrasing: index into `prompts`.
+        """
+        return self._prompt(phrasing, molecule=self.spell(molecule))
 
 
-def get_task(name: str) -> PropertyPrediction:
+@dataclass(frozen=True)
+class MoleculeQA(Task):
+    """Any question about a molecule, answered in words."""
+
+    prompts: tuple[str, ...] = ("{question} {molecule}", "{molecule} {question}")
+    metrics: tuple[str, ...] = ("caption_overlap",)
+
+    def question(self, molecule: str, question: str, phrasing: int = 0) -> str:
+        """Return the text of the user turn.
+
+        Args:
+            molecule: its SMILES.
+            question: what is asked about it.
+            phrasing: index into `prompts`.
+        """
+        return self._prompt(phrasing, molecule=self.spell(molecule), question=question.strip())
+
+
+TASKS = {
+    "forward_reaction_prediction": ForwardReactionPrediction,
+    "retrosynthesis": Retrosynthesis,
+    "reagent_prediction": ReagentPrediction,
+    "property_prediction": PropertyPrediction,
+    "property_classification": PropertyClassification,
+    "molecule_captioning": MoleculeCaptioning,
+    "molecule_qa": MoleculeQA,
+}
+
+
+def get_task(name: str, **settings: Any) -> Task:
     """Return the task of that name.
+
+    Args:
+        name: a key of `TASKS`.
+        settings: what differs from its defaults, such as `notation` or `properties`.
 
     Raises:
         ValueError: there is none; the message lists those there are.
     """
-    if name not in TASKS:
-        raise ValueError(f"Task {name!r} is unknown: use one of {', '.join(sorted(TASKS))}.")
-    return TASKS[name]
+    return _choose("Task", name, TASKS)(**settings)
 
 
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_OPENING = "([{*_`'\"$~≈"
-_CLOSING = ")]}*_`'\"$.,;:!?"
-_OTHER_UNITS = re.compile(r"m?ev|electron.?volts?|k?cal.*|k?j.*|m(illi)?ha.*|ry.*|cm.*|nm|hz|k|%")
+def task_settings(task: Task) -> dict[str, Any]:
+    """The `settings` that make the same task again, for a processor's file."""
+    default = asdict(type(task)())
+    return {key: value for key, value in asdict(task).items() if value != default[key]}
 
 
-def _single_number(text: str) -> float | None:
-    """Return the one number of a text of words and hartree; see `PropertyPrediction.parse`."""
-    text = text.replace("\N{MINUS SIGN}", "-")
-    # Words, split where "gap=0.25" and "gap:0.25" join a name to its number.
-    words = [
-        word.lstrip(_OPENING).rstrip(_CLOSING)
-        for word in re.split(r"[\s=]+|(?<=[A-Za-z]):", text)
-        if word
-    ]
-    numbers = set()
-    for position, word in enumerate(words):
-        names_something = word[:1].isalpha()  # such as C6H6, which holds digits but is no number
-        if names_something or not any(character.isdigit() for character in word):
-            continue
-        if not _NUMBER.fullmatch(word):
-            return None
-        before = words[position - 1] if position else ""
-        after = words[position + 1] if position + 1 < len(words) else ""
-        # A sign apart from its number may be a dash, and a bound is no value.
-        if before in ("-", "+", "±", "<", ">", "≤", "≥") or _OTHER_UNITS.fullmatch(after.lower()):
-            return None
-        numbers.add(float(word))
-    if len(numbers) != 1:
-        return None
-    number = numbers.pop()
-    return number if math.isfinite(number) else None
+def _choose(kind: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise ValueError(f"{kind} {name!r} is unknown: use one of {', '.join(known)}.")
+    return known[name]
+
+
+__all__ = ["TASKS", "Property", "Task", "get_task", "task_settings"]

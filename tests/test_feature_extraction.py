@@ -13,14 +13,13 @@ import pytest
 import torch
 from rdkit import Chem, RDConfig
 
-from modeling_mora import feature_extraction_mora
+from modeling_mora import molecules_mora
 from modeling_mora.feature_extraction_mora import (
     ATOM_VOCAB_SIZES,
     BOND_VOCAB_SIZES,
-    MoleculeError,
     MoleculeFeatureExtractor,
-    parse_molecule,
 )
+from modeling_mora.molecules_mora import MoleculeError, parse_molecule
 
 ETHANOL = {
     "graph_atoms": [
@@ -222,7 +221,7 @@ def test_bad_molecule_names_row_and_reason(extract, molecule, reason, capfd):
 
 
 @pytest.mark.skipif(
-    not hasattr(feature_extraction_mora.rdBase, "CaptureErrorLog"), reason="RDKit before 2026.3"
+    not hasattr(molecules_mora.rdBase, "CaptureErrorLog"), reason="RDKit before 2026.3"
 )
 @pytest.mark.parametrize(
     ("smiles", "reason"),
@@ -241,7 +240,7 @@ def test_bad_smiles_gives_rdkits_own_reason(smiles, reason):
 
 
 def test_rdkit_without_log_capture_still_gives_a_clear_error(monkeypatch):
-    monkeypatch.delattr(feature_extraction_mora.rdBase, "CaptureErrorLog", raising=False)
+    monkeypatch.delattr(molecules_mora.rdBase, "CaptureErrorLog", raising=False)
     assert parse_molecule("CCO").GetNumAtoms() == 3
     with pytest.raises(MoleculeError, match="'C1CC' is not a valid SMILES: RDKit gives no reason"):
         parse_molecule("C1CC")
@@ -261,7 +260,7 @@ def test_reasons_do_not_mix_between_threads(monkeypatch):
         time.sleep(0.01)  # lets the other threads run
         return read(smiles)
 
-    monkeypatch.setattr(feature_extraction_mora.Chem, "MolFromSmiles", interrupted)
+    monkeypatch.setattr(molecules_mora.Chem, "MolFromSmiles", interrupted)
     with ThreadPoolExecutor(len(bad)) as pool:
         assert list(pool.map(reason, bad)) == expected
 
@@ -288,12 +287,12 @@ def test_wrong_settings_are_refused():
 
 
 def test_missing_packages_are_named(extract, monkeypatch):
-    monkeypatch.setattr(feature_extraction_mora, "selfies", None)
+    monkeypatch.setattr(molecules_mora, "selfies", None)
     assert extract("CCO")["graph_atom_mask"].sum() == 3
     for settings in ({}, {"molecule_format": "selfies"}):
         with pytest.raises(ImportError, match="pip install selfies"):
             extract("[C][C][O]", **settings)
-    monkeypatch.setattr(feature_extraction_mora, "Chem", None)
+    monkeypatch.setattr(molecules_mora, "Chem", None)
     with pytest.raises(ImportError, match="pip install rdkit"):
         extract("CCO")
 

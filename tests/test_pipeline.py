@@ -281,7 +281,7 @@ def test_bad_rows_are_errors_before_anything_is_generated(pipe, script, row, mes
 def test_bad_molecules_keep_their_own_error(pipe):
     with pytest.raises(MoleculeError, match="Molecule 'C1' is not a valid SMILES"):
         pipe({"molecule": "C1", "text": "?"})
-    with pytest.raises(ValueError, match="Task 'dance' is unknown: use one of property_pred"):
+    with pytest.raises(ValueError, match="Task 'dance' is unknown: use one of forward"):
         pipe({"molecule": "C"}, task="dance")
 
 

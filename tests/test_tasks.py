@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How questions are put and answers are read."""
 
+import json
 import math
 
 import pytest
 
-from modeling_mora.tasks_mora import get_task
+from modeling_mora import MoleculeError, MoraProcessor
+from modeling_mora.tasks_mora import TASKS, get_task, task_settings
 
 TASK = get_task("property_prediction")
 
@@ -83,7 +85,7 @@ def test_question_names_molecule_property_and_unit(property, phrasing):
     molecule = "C{0}=[N+]"  # braces, to see that the molecule is not read as a format
     question = TASK.question(molecule, property, phrasing)
     assert molecule in question
-    assert TASK.properties[property] in question
+    assert TASK.properties[property].description in question
     assert "hartree" in question
 
 
@@ -104,3 +106,139 @@ def test_unknown_names_are_refused_with_those_known():
     for phrasing in (-1, len(TASK.prompts)):
         with pytest.raises(ValueError, match=f"Phrasing {phrasing} "):
             TASK.question("CCO", "gap", phrasing)
+
+
+ACID, ALCOHOL, ESTER = "CC(=O)O", "CCO", "CCOC(C)=O"
+# Task, arguments of its question, the graph, an answer as given and as written.
+EXAMPLES = [
+    (
+        "forward_reaction_prediction",
+        {"molecule": f"{ACID}.{ALCOHOL}"},
+        f"{ACID}.{ALCOHOL}",
+        "O(CC)C(C)=O",
+        ESTER,
+    ),
+    (
+        "forward_reaction_prediction",
+        {"molecule": f"{ACID}.{ALCOHOL}", "reagents": "O=S(=O)(O)O"},
+        f"{ACID}.{ALCOHOL}",
+        ESTER,
+        ESTER,
+    ),
+    ("retrosynthesis", {"molecule": ESTER}, ESTER, f"OCC.{ACID}", f"{ACID}.{ALCOHOL}"),
+    (
+        "reagent_prediction",
+        {"molecule": f"{ACID}.{ALCOHOL}>>{ESTER}"},
+        f"{ACID}.{ALCOHOL}.{ESTER}",
+        "OS(=O)(O)=O",
+        "O=S(=O)(O)O",
+    ),
+    ("property_prediction", {"molecule": ALCOHOL, "property": "gap"}, ALCOHOL, 0.32801, "0.3280"),
+    ("property_classification", {"molecule": ALCOHOL, "label": "BBBP"}, ALCOHOL, 1, "Yes"),
+    ("molecule_captioning", {"molecule": ALCOHOL}, ALCOHOL, " An alcohol. ", "An alcohol."),
+    ("molecule_qa", {"molecule": ALCOHOL, "question": "Is it polar?"}, ALCOHOL, "It is.", "It is."),
+]
+SETTINGS = {"property_classification": {"labels": {"BBBP": "cross the blood-brain barrier"}}}
+
+
+@pytest.mark.parametrize("notation", ["smiles", "selfies"])
+@pytest.mark.parametrize(("name", "asked", "graph", "value", "written"), EXAMPLES)
+def test_every_task_asks_writes_and_reads(name, asked, graph, value, written, notation):
+    """Question, graph and answer; what is written is read back, in both notations."""
+    task = get_task(name, notation=notation, **SETTINGS.get(name, {}))
+    questions = {task.question(**asked, phrasing=i) for i in range(len(task.prompts))}
+    assert len(questions) == len(task.prompts) >= 2
+    parts = asked["molecule"].split(">>")
+    for question in questions:
+        assert all(task.spell(part) in question for part in parts)
+        if asked.get("reagents"):
+            assert task.spell(asked["reagents"]) in question
+        assert "[" in question if notation == "selfies" else "[C]" not in question
+    assert task.graph(task.read(asked["molecule"])) == graph
+    answer = task.answer(value)
+    is_molecule = isinstance(value, str) and name.endswith(("prediction", "synthesis"))
+    assert answer == (task.spell(written) if is_molecule else written)
+    expected = {"Yes": True, "0.3280": 0.328}.get(written, written)
+    assert task.parse(answer) == expected
+    assert task.metrics
+
+
+@pytest.mark.parametrize("name", ["forward_reaction_prediction", "retrosynthesis"])
+@pytest.mark.parametrize("text", ["", "I do not know", "C1CC", "CCO and water", "[C][C"])
+def test_what_is_no_molecule_is_not_read(name, text):
+    assert get_task(name).parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Yes", True),
+        ("yes, it does", True),
+        ("**No**.", False),
+        ("Maybe", None),
+        ("", None),
+        ("Nope", None),
+    ],
+)
+def test_yes_and_no(text, value):
+    assert get_task("property_classification").parse(text) is value
+
+
+@pytest.mark.parametrize("value", ["", "2", 0.5, float("nan")])
+def test_a_label_is_one_or_nought(value):
+    with pytest.raises(ValueError):
+        get_task("property_classification").answer(value)
+
+
+def test_a_reaction_needs_both_sides():
+    for reaction in ("CCO", "CCO>>", ">>CCO"):
+        with pytest.raises(MoleculeError, match="is no reaction"):
+            get_task("reagent_prediction").read(reaction)
+    with pytest.raises(MoleculeError, match="Row 3"):
+        get_task("reagent_prediction").read("CCO>>C(", row=3)
+
+
+def test_own_property_with_its_unit():
+    task = get_task(
+        "property_prediction",
+        properties={
+            "logS": {"description": "aqueous solubility", "unit": "log(mol/L)", "decimals": 2}
+        },
+    )
+    assert task.question("CCO", "logS") == "aqueous solubility of CCO in log(mol/L)?"
+    assert task.answer(-3.456, "logS") == "-3.46"
+    assert task.parse("-3.46 log(mol/L)", "logS") == -3.46
+    assert task.parse("-3.46 eV", "logS") is None
+    energy = get_task(
+        "property_prediction", properties={"dG": {"description": "x", "unit": "kcal/mol"}}
+    )
+    assert energy.parse("-5.1 kcal/mol", "dG") == -5.1
+    assert energy.parse("-5.1 kJ/mol", "dG") is None
+    assert energy.parse("-5.1 hartree", "dG") is None
+
+
+def test_settings_travel_with_the_processor(processor, tmp_path):
+    """So that a checkpoint can be asked by the name of its task."""
+    task = get_task(
+        "property_prediction",
+        notation="selfies",
+        properties={"logS": {"description": "solubility"}},
+    )
+    saved = MoraProcessor(
+        processor.feature_extractor,
+        processor.tokenizer,
+        tasks={"property_prediction": task_settings(task)},
+    )
+    saved.save_pretrained(tmp_path)
+    loaded = MoraProcessor.from_pretrained(tmp_path)
+    assert loaded.task("property_prediction") == task
+    assert loaded.task("retrosynthesis") == get_task("retrosynthesis")
+    assert json.loads((tmp_path / "processor_config.json").read_text())["tasks"].keys() == {
+        "property_prediction"
+    }
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_unknown_notation_is_refused(name):
+    with pytest.raises(ValueError, match="notation='iupac': use one of smiles, selfies"):
+        get_task(name, notation="iupac")

@@ -1,0 +1,75 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of examples gives: rows as they are in its files, and how to read one.
+
+Reading a row does not check chemistry. `training.data.build` turns what is read into examples, and
+what cannot become one into a rejection that says why.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+
+
+class RowError(ValueError):
+    """A row that cannot become an example.
+
+    Attributes:
+        column: where the trouble is.
+        value: what stands there.
+        reason: why it cannot be used.
+    """
+
+    def __init__(self, column: str, value: Any, reason: str):
+        super().__init__(f"column {column!r} holds {value!r}: {reason}")
+        self.column = column
+        self.value = value
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        # Errors cross processes; the default would call this class with the message alone.
+        return type(self), (self.column, self.value, self.reason)
+
+
+@dataclass(frozen=True)
+class RawExample:
+    """One question and answer as a row has them.
+
+    Attributes:
+        id: what the source calls it; the same in every run.
+        molecule: what the question is about, as `Task.read` takes it.
+        answer: what `Task.answer` takes.
+        options: the other arguments of `Task.question`, such as `property="gap"`.
+        columns: the row's columns that `molecule` and `answer` come from, for a rejection.
+    """
+
+    id: str
+    molecule: str
+    answer: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    columns: tuple[str, str] = ("molecule", "answer")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows for one task.
+
+    Attributes:
+        name: such as `qm9`; it ends up in the column `source`.
+        task: key of `TASKS`.
+        task_settings: settings of `get_task`.
+        splits: rows by split; `{"all": …}` where the source has no official splits.
+        read: from a row to its examples, often one; raises [`RowError`]. Without an answer, such as
+            a gap in a table of labels, there is no example. A module-level function or a `partial`
+            of one, because it crosses processes.
+        molecule_format: how molecules are written, see `parse_molecule`.
+    """
+
+    name: str
+    task: str
+    splits: Mapping[str, Dataset | IterableDataset]
+    read: Callable[[dict[str, Any]], list[RawExample]]
+    task_settings: Mapping[str, Any] = field(default_factory=dict)
+    molecule_format: str = "auto"
