@@ -97,11 +97,13 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
     ) -> torch.Tensor | None:
         """The given weights, or those of the given graphs, or None for the base model alone."""
         given = [name for name, tensor in graph.items() if tensor is not None]
-        if self.tuner.state.merged and (given or mora_weights is not None):
-            raise ValueError(
-                "A molecule is merged into the base: inside `merged` give text alone, without "
-                "molecules and mora_weights."
-            )
+        if self.tuner.state.merged:
+            if mora_weights is not None or (given and graph["graph_atom_mask"].any()):
+                raise ValueError(
+                    "A molecule is merged into the base: inside `merged` give text alone, without "
+                    "molecules and mora_weights."
+                )
+            return None
         if mora_weights is not None or not given or not self.tuner.state.enabled:
             return mora_weights
         if len(given) < len(graph):

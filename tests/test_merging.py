@@ -67,6 +67,18 @@ def test_merging_generated_weights(make_model, processor, text):
         assert torch.equal(model(**text).logits, expected)
 
 
+@torch.no_grad()
+def test_chats_without_a_molecule_may_be_asked(make_model, processor):
+    """The processor's graphs of such chats hold no atom."""
+    model = make_model()
+    chats = [[{"role": "user", "content": text}] for text in TEXTS]
+    settings = {"tokenize": True, "return_tensors": "pt", "add_generation_prompt": True}
+    inputs = processor.apply_chat_template(chats, **settings)
+    plain = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with model.merged("CCO"):
+        assert torch.equal(model(**inputs).logits, model(**plain).logits)
+
+
 def test_restored_after_an_exception(make_model):
     model = make_model()
     before, hooks = base_tensors(model), count_hooks(model)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import gradients, text_of
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoConfig,
@@ -32,10 +33,6 @@ def model(make_model) -> MoraForCausalLM:
 @pytest.fixture
 def inputs(processor) -> dict:
     return processor(text=TEXTS, molecules=ROWS, return_tensors="pt", padding=True)
-
-
-def text_of(inputs: dict) -> dict:
-    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 
 def clone_of(model: MoraForCausalLM, tmp_path, **kwargs) -> MoraForCausalLM:
@@ -195,15 +192,14 @@ def test_compiled_forward(model, inputs):
 
 def test_compiled_training_step(model, inputs):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    gradients = []
-    for forward in (model, compiled):
-        model.zero_grad()
-        forward(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
-        gradients.append(
-            {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-        )
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    expected = gradients(model, inputs)
+    model.zero_grad()
+    compiled(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(
+                parameter.grad, expected[name], atol=1e-5, rtol=1e-4, msg=name
+            )
 
 
 @torch.no_grad()
