@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -45,22 +45,31 @@ def base_fingerprint(language_model: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def check_base_fingerprint(language_model: nn.Module, config: MoraConfig, quantized: bool) -> None:
+def has_comparable_weights(model: PreTrainedModel) -> bool:
+    """Whether the base of a MoRA model has a fingerprint: in memory, in float32 or bfloat16."""
+    parameters = list(model.language_model.parameters())
+    return (
+        getattr(model, "hf_quantizer", None) is None
+        and not any(parameter.is_meta for parameter in parameters)
+        and {parameter.dtype for parameter in parameters} <= {torch.float32, torch.bfloat16}
+    )
+
+
+def check_base_fingerprint(model: PreTrainedModel) -> None:
     """Raise if the loaded base is not the one that the checkpoint was trained on.
 
     A base in float16, quantised or not in memory cannot be compared; that is logged as a warning.
     """
+    config = model.config
     if config.base_fingerprint is None:
         return
-    dtypes = {parameter.dtype for parameter in language_model.parameters()}
-    on_meta = any(parameter.is_meta for parameter in language_model.parameters())
-    if quantized or on_meta or not dtypes <= {torch.float32, torch.bfloat16}:
+    if not has_comparable_weights(model):
         logger.warning(
             f"The weights of the base {config.base_model_name_or_path} were not compared with the "
             "checkpoint's fingerprint: that needs them in memory in float32 or bfloat16."
         )
         return
-    found = base_fingerprint(language_model)
+    found = base_fingerprint(model.language_model)
     if found != config.base_fingerprint:
         raise ValueError(
             f"The checkpoint was trained on other base weights: {config.base_model_name_or_path} "

@@ -102,7 +102,7 @@ class MoraConfig(PreTrainedConfig):
         freeze_graph_encoder (`bool`, defaults to `False`): keep the graph encoder as it is.
         base_model_name_or_path (`str`, *optional*): Hub id or folder of the frozen LLM.
         base_revision (`str`, *optional*): its commit on the Hub.
-        base_fingerprint (`str`, *optional*): fingerprint of its weights (`fingerprint_mora.py`).
+        base_fingerprint (`str`, *optional*): fingerprint of its weights (`checkpoint_mora.py`).
         includes_base (`bool`, defaults to `False`):
             Whether the checkpoint holds the frozen LLM's weights too. Set by `save_pretrained`.
         resized_embeddings (`bool`, defaults to `False`):

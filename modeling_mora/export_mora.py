@@ -29,6 +29,7 @@ from .checkpoint_mora import drop_base_keys
 from .feature_extraction_mora import MoleculeFeatureExtractor
 from .modeling_mora import MoraForCausalLM
 from .molecule_list_mora import ListedMolecule, list_molecules, read_molecules
+from .tuner_mora import adapted_module
 
 # What `export.json` holds tells whether a folder was begun with the same molecules and model.
 STATE_FILE = "export.json"
@@ -90,8 +91,11 @@ def export_loras(
         MoleculeError: molecules cannot become graphs; all of them are listed.
         FileExistsError: `output_dir` holds something else.
     """
+    if isinstance(molecules, str):
+        raise ValueError(f"{molecules!r} is one molecule: give a list, or use export_lora.")
     config = lora_config(model)
     extractor = feature_extractor or MoleculeFeatureExtractor()
+    molecules = list(molecules)
     if not all(isinstance(molecule, ListedMolecule) for molecule in molecules):
         molecules = list_molecules(molecules, extractor)
     output_dir = Path(output_dir)
@@ -130,10 +134,9 @@ def lora_config(model: MoraForCausalLM) -> LoraConfig:
     Raises:
         ValueError: the model adapts whole MLPs (`"mlp"`), which LoRA cannot express.
     """
-    modules = dict(model.language_model.named_modules())
-    adapted = [modules[target.name] for target in model.tuner.targets]
-    for target, module in zip(model.tuner.targets, adapted, strict=True):
-        if not hasattr(module, "weight"):
+    adapted = [adapted_module(model.language_model, target) for target in model.tuner.targets]
+    for target in model.tuner.targets:
+        if not target.is_linear:
             raise ValueError(
                 f"{target.name} is adapted as a whole, from its input to its output. LoRA knows "
                 "only linear layers: train with linear target_modules to export adapters."
@@ -220,10 +223,10 @@ def check_output_dir(output_dir: Path, state: dict[str, str]) -> None:
             f"{output_dir} holds other files ({', '.join(sorted(entries)[:3])}): name a folder "
             "that is new or empty."
         )
-    found = (output_dir / STATE_FILE).read_text(encoding="utf-8")
+    found = json.loads((output_dir / STATE_FILE).read_text(encoding="utf-8"))
     other = {"molecules": "for other molecules", "model": "with another model"}
     for what, digest in state.items():
-        if f'"{what}": "{digest}"' not in found:
+        if found.get(what) != digest:
             raise FileExistsError(
                 f"{output_dir} was begun {other[what]}: name another folder, or remove this one."
             )
@@ -237,12 +240,12 @@ def _model_digest(model: MoraForCausalLM) -> str:
     """Hash of all that an adapter depends on: the settings and the adapter's tensors."""
     settings = model.config.to_dict()
     # The base is named and has its fingerprint; where the checkpoint lies does not matter.
-    for key in ("transformers_version", "_name_or_path", "text_config"):
+    for key in ("transformers_version", "_name_or_path", "text_config", "dtype"):
         settings.pop(key, None)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(drop_base_keys(model.state_dict()).items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -28,8 +28,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     """BatchNorm whose statistics come from real atoms only, never from padding."""
 
     def forward(self, states: torch.Tensor, atom_mask: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(states)
+        # A single atom has no variance; it is seen as in evaluation.
+        if not self.training or atom_mask.sum() < 2:
+            return nn.functional.batch_norm(
+                states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         out = torch.zeros_like(states)
         out[atom_mask] = super().forward(states[atom_mask])
         return out

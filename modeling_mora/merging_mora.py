@@ -10,14 +10,18 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from .tuner_mora import MoraTuner
+from .tuner_mora import MoraTuner, Target, adapted_module
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @contextmanager
 def merged_weights(
     tuner: MoraTuner, language_model: PreTrainedModel, weights: torch.Tensor
 ) -> Iterator[None]:
-    """Inside this context `language_model` holds one molecule's weights and has no hooks.
+    """Inside this context `language_model` holds one molecule's weights.
+
+    The hooks stay and do nothing: compiled code does not notice that hooks come and go.
 
     The sums are computed in float32 or wider and rounded once to the base's dtype. The changed
     weights need their memory twice; afterwards the base has its own tensors back.
@@ -30,16 +34,15 @@ def merged_weights(
     Raises:
         ValueError: an adapted module has no weight matrix in memory that could be changed.
     """
-    modules = {target.name: language_model.get_submodule(target.name) for target in tuner.targets}
-    for name, module in modules.items():
-        _check_mergeable(name, module)
+    modules = [adapted_module(language_model, target) for target in tuner.targets]
+    for target, module in zip(tuner.targets, modules, strict=True):
+        _check_mergeable(target, module)
     originals: list[tuple[torch.Tensor, torch.Tensor]] = []
-    tuner.detach(language_model)
     tuner.state.merged = True
     try:
         with torch.no_grad():
-            for target, lora_a, lora_b in tuner.lora_matrices(weights):
-                module = modules[target.name]
+            matrices = tuner.lora_matrices(weights)
+            for module, (_, lora_a, lora_b) in zip(modules, matrices, strict=True):
                 weight = module.weight
                 originals.append((weight, weight.data))
                 delta = (tuner.scaling * (lora_a @ lora_b)).to(weight.device)
@@ -51,19 +54,22 @@ def merged_weights(
         for weight, original in reversed(originals):
             weight.data = original
         tuner.state.merged = False
-        tuner.attach(language_model)
 
 
-def _check_mergeable(name: str, module: nn.Module) -> None:
+def _check_mergeable(target: Target, module: nn.Module) -> None:
+    if not target.is_linear:
+        raise ValueError(
+            f"{target.name} is adapted as a whole, from its input to its output, which no weight "
+            "matrix can express: use encode_molecules and mora_weights=… instead of merged."
+        )
     weight = getattr(module, "weight", None)
-    if weight is None:
+    if weight is None or weight.is_meta or weight.dtype not in DTYPES:
+        form = "no weight" if weight is None else f"{weight.dtype} on {weight.device}"
         raise ValueError(
-            f"{name} is adapted as a whole, from its input to its output, which no weight matrix "
-            "can express: use encode_molecules and mora_weights=… instead of merged."
+            f"The weights of {target.name} are quantised or offloaded ({form}) and cannot be "
+            "merged: load the base in memory in a floating-point dtype, or use encode_molecules "
+            "and mora_weights=… instead of merged."
         )
-    if weight.is_meta or not weight.is_floating_point() or weight.dim() != 2:
-        raise ValueError(
-            f"The weights of {name} are quantised or offloaded ({weight.dtype} on {weight.device}) "
-            "and cannot be merged: load the base in memory in a floating-point dtype, or use "
-            "encode_molecules and mora_weights=… instead of merged."
-        )
+
+
+__all__ = ["merged_weights"]

@@ -22,13 +22,7 @@ from .pretrained_mora import MoraPreTrainedModel
 from .tuner_mora import MoraCheckpoint, MoraTuner, find_targets
 from .weight_generator_mora import MoraWeightGenerator
 
-GRAPH_INPUTS = (
-    "graph_atoms",
-    "graph_atom_mask",
-    "graph_bonds",
-    "graph_bond_features",
-    "graph_bond_mask",
-)
+GRAPH_INPUTS = tuple(MoleculeFeatureExtractor.model_input_names)
 
 
 class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
@@ -88,23 +82,28 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         """[B, P] weights of one or several molecules, without dropout."""
         extract = feature_extractor or MoleculeFeatureExtractor()
         graphs = extract(molecules, return_tensors="pt").to(self.device)
-        training = self.training
-        self.eval()
+        if not graphs["graph_atom_mask"].any(dim=1).all():
+            raise ValueError("None is no molecule: give a SMILES, SELFIES, InChI or Mol.")
+        # Only the encoder has dropout and BatchNorm.
+        training = self.graph_encoder.training
+        self.graph_encoder.eval()
         try:
             return self.encode_molecules(**graphs)
         finally:
-            self.train(training)
+            self.graph_encoder.train(training)
 
     def _weights_for(
         self, graph: dict[str, torch.Tensor | None], mora_weights: torch.Tensor | None
     ) -> torch.Tensor | None:
         """The given weights, or those of the given graphs, or None for the base model alone."""
         given = [name for name, tensor in graph.items() if tensor is not None]
-        if self.tuner.state.merged and (given or mora_weights is not None):
-            raise ValueError(
-                "A molecule is merged into the base: inside `merged` give text alone, without "
-                "molecules and mora_weights."
-            )
+        if self.tuner.state.merged:
+            if mora_weights is not None or (given and graph["graph_atom_mask"].any()):
+                raise ValueError(
+                    "A molecule is merged into the base: inside `merged` give text alone, without "
+                    "molecules and mora_weights."
+                )
+            return None
         if mora_weights is not None or not given or not self.tuner.state.enabled:
             return mora_weights
         if len(given) < len(graph):
@@ -145,13 +144,13 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             "graph_bond_features": graph_bond_features,
             "graph_bond_mask": graph_bond_mask,
         }
-        mora_weights = self._weights_for(graph, mora_weights)
-        inputs = input_ids if input_ids is not None else inputs_embeds
-        if mora_weights is not None and len(mora_weights) not in (1, len(inputs)):
-            raise ValueError(
-                f"{len(mora_weights)} molecules were given for {len(inputs)} rows of text: give "
-                "one per row (None for a row without a molecule)."
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "torch.nn.DataParallel shares one model among threads and would mix molecules: "
+                "start with torchrun or accelerate launch, or show the process one GPU only."
             )
+        mora_weights = self._weights_for(graph, mora_weights)
+        _check_rows(mora_weights, input_ids if input_ids is not None else inputs_embeds)
         optional = {"position_ids": position_ids, "past_key_values": past_key_values}
         kwargs.update({name: value for name, value in optional.items() if value is not None})
         with self.tuner.state.use(mora_weights):
@@ -186,10 +185,16 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         mora_weights = self._weights_for(graph, mora_weights)
         if mora_weights is not None:
             given = (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
-            rows = next((len(text) for text in given if text is not None), 1)
+            text = next((text for text in given if text is not None), mora_weights)
+            _check_rows(mora_weights, text)
             # One molecule for all rows must become one per row before beams repeat the rows.
-            kwargs["mora_weights"] = mora_weights.expand(max(rows, len(mora_weights)), -1)
+            kwargs["mora_weights"] = mora_weights.expand(len(text), -1)
         return super().generate(inputs, *args, **kwargs)
+
+    def _get_candidate_generator(self, *args: Any, model_kwargs: dict[str, Any], **kwargs: Any):
+        """An assistant model proposes tokens without the molecule, whose weights fit no other."""
+        model_kwargs = {k: value for k, value in model_kwargs.items() if k != "mora_weights"}
+        return super()._get_candidate_generator(*args, model_kwargs=model_kwargs, **kwargs)
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The base model's own preparation, which passes `mora_weights` through."""
@@ -268,6 +273,14 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         checkpoint = gradient_checkpointing_func or torch.utils.checkpoint.checkpoint
         super()._set_gradient_checkpointing(
             enable, MoraCheckpoint(checkpoint, self.tuner.state), **kwargs
+        )
+
+
+def _check_rows(mora_weights: torch.Tensor | None, text: torch.Tensor) -> None:
+    if mora_weights is not None and len(mora_weights) not in (1, len(text)):
+        raise ValueError(
+            f"{len(mora_weights)} molecules were given for {len(text)} rows of text: give one per "
+            "row (None for a row without a molecule)."
         )
 
 

@@ -28,7 +28,7 @@ class MoraPipeline(Pipeline):
     Args:
         model: a `MoraForCausalLM`.
         processor: its `MoraProcessor`.
-        kwargs: those of `transformers.Pipeline`, and any of a call as its default.
+        kwargs: those of `transformers.Pipeline`, and settings of `generate` as defaults of calls.
 
     Example:
 
@@ -239,7 +239,8 @@ class MoraPipeline(Pipeline):
         settings, end_ids = self._generation_settings(generate_kwargs)
         output = self.model.generate(**inputs.to(self.device), **settings)
         sequences = getattr(output, "sequences", output)[:, inputs["input_ids"].shape[1] :]
-        finished = torch.isin(sequences, torch.tensor(end_ids, device=sequences.device)).any(dim=1)
+        end_ids = torch.tensor([] if end_ids is None else end_ids, device=sequences.device)
+        finished = torch.isin(sequences, end_ids).any(dim=1)
         return {
             "sequences": sequences.unflatten(0, (len(rows), -1)),
             "finished": finished.unflatten(0, (len(rows), -1)),
@@ -252,6 +253,8 @@ class MoraPipeline(Pipeline):
             "eos_token_id": end_token_ids(self.model, self.tokenizer),
             "pad_token_id": self.tokenizer.pad_token_id,
         }
+        # For stop_strings, which generate() looks up in it.
+        given = {"tokenizer": self.tokenizer} | given
         config = copy.deepcopy(given.get("generation_config"))
         if config is not None:
             # Put into it, because generate() wants a generation_config or settings, not both.

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .checkpoint_mora import (
     HUB_KWARGS,
@@ -20,6 +21,7 @@ from .checkpoint_mora import (
     check_base_config,
     check_base_fingerprint,
     drop_base_keys,
+    has_comparable_weights,
     load_adapter_tensors,
     load_base_config,
     resolve_base_revision,
@@ -52,6 +54,11 @@ class MoraPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
         else:
             super()._init_weights(module)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The base's, since the adapter is float32 whatever the base is."""
+        return self.language_model.dtype
 
     def _prepare_adapter(self) -> None:
         """Freeze the base, keep the adapter in float32 and hook it onto the base's modules.
@@ -94,6 +101,11 @@ class MoraPreTrainedModel(PreTrainedModel):
             OSError: if the base is not found.
             ValueError: if `target_modules` matches nothing, or a value is out of its range.
         """
+        if "subfolder" in kwargs:
+            raise ValueError(
+                f"subfolder={kwargs['subfolder']!r}: a checkpoint names its base without one. Copy "
+                "the base into a folder or repository of its own."
+            )
         if graph_encoder is not None:
             if "graph_config" in kwargs:
                 raise ValueError("graph_encoder has its own graph_config: give only one of them.")
@@ -111,7 +123,7 @@ class MoraPreTrainedModel(PreTrainedModel):
         model, _ = cls._load_base(config, **kwargs)
         if graph_encoder is not None:
             model.graph_encoder.load_state_dict(graph_encoder.state_dict())
-        if not any(parameter.is_meta for parameter in model.language_model.parameters()):
+        if has_comparable_weights(model):
             model.config.base_fingerprint = base_fingerprint(model.language_model)
         return model
 
@@ -195,9 +207,7 @@ class MoraPreTrainedModel(PreTrainedModel):
         vocab_size = config.text_config.vocab_size
         config.text_config.vocab_size = base_config.get_text_config().vocab_size
         model, info = cls._load_base(config, *model_args, **access, **kwargs)
-        check_base_fingerprint(
-            model.language_model, config, quantized=getattr(model, "hf_quantizer", None) is not None
-        )
+        check_base_fingerprint(model)
         if config.resized_embeddings:
             model.resize_token_embeddings(vocab_size, mean_resizing=False)
         check_adapter_tensors(tensors, model._adapter_tensors(model.state_dict()), name_or_path)
@@ -211,6 +221,11 @@ class MoraPreTrainedModel(PreTrainedModel):
         cls, config: MoraConfig, *model_args: Any, **kwargs: Any
     ) -> tuple["MoraPreTrainedModel", dict]:
         """Load the base's own checkpoint into `language_model`; the adapter is freshly made."""
+        if is_deepspeed_zero3_enabled():
+            raise NotImplementedError(
+                "MoRA cannot be loaded under DeepSpeed ZeRO-3 yet, which splits its tensors: use "
+                "ZeRO-1 or ZeRO-2."
+            )
         model, info = super().from_pretrained(
             config.base_model_name_or_path,
             *model_args,
@@ -261,7 +276,11 @@ class MoraPreTrainedModel(PreTrainedModel):
             names = tuple(
                 f"{name}." for name, module in self.named_modules() if module in embeddings
             )
-            kept |= {name: t for name, t in state_dict.items() if name.startswith(names)}
+            kept |= {
+                name: t
+                for name, t in state_dict.items()
+                if name.startswith(names) and name not in self.all_tied_weights_keys
+            }
         return kept
 
     def get_input_embeddings(self) -> nn.Module:

@@ -5,9 +5,11 @@
 import difflib
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ class Target:
         kind: its path inside the layer, such as `self_attn.q_proj`.
         d_in, d_out: sizes of its input and output.
         factor_shape: shape of the factor that is generated for each molecule.
+        is_linear: whether it is one linear layer, and not a whole MLP.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Target:
     d_in: int
     d_out: int
     factor_shape: tuple[int, int]
+    is_linear: bool
 
     @property
     def group(self) -> tuple[str, tuple[int, int]]:
@@ -139,9 +143,10 @@ def _make_target(name: str, module: nn.Module, config: MoraConfig) -> Target:
             f"The target module {name} belongs to one expert: it sees some tokens of all rows "
             "mixed together, so a row's own weights cannot be added. Adapt the attention instead."
         )
+    is_linear = isinstance(module, Conv1D) or hasattr(module, "in_features")
     if isinstance(module, Conv1D):
         d_in, d_out = module.weight.shape
-    elif hasattr(module, "in_features"):
+    elif is_linear:
         d_in, d_out = module.in_features, module.out_features
     elif name.endswith(".mlp"):
         d_in = d_out = config.text_config.hidden_size
@@ -158,7 +163,14 @@ def _make_target(name: str, module: nn.Module, config: MoraConfig) -> Target:
         d_in=d_in,
         d_out=d_out,
         factor_shape=(rows, config.rank),
+        is_linear=is_linear,
     )
+
+
+def adapted_module(language_model: PreTrainedModel, target: Target) -> nn.Module:
+    """The module of `target`, also where PEFT has wrapped it and may unwrap it again."""
+    module = language_model.get_submodule(target.name)
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 
 
 def _no_match_message(config: MoraConfig, matcher: _Matcher, modules: dict[str, nn.Module]) -> str:
@@ -193,16 +205,28 @@ class MoraState:
         self.weights: torch.Tensor | None = None
         self.enabled = True
         self.merged = False
+        self.lock = threading.RLock()
 
     @contextmanager
     def use(self, weights: torch.Tensor | None) -> Iterator[None]:
-        """Let the hooks read `weights` [B, P] (None: the base model alone) inside the block."""
-        before = self.weights
-        self.weights = weights if self.enabled else None
-        try:
-            yield
-        finally:
-            self.weights = before
+        """Let the hooks read `weights` [B, P] (None: the base model alone) inside the block.
+
+        Threads that share a model take turns, so that none sees another's molecules.
+        """
+        with nullcontext() if torch.compiler.is_compiling() else self.lock:
+            before = self.weights
+            self.weights = weights if self.enabled else None
+            try:
+                yield
+            finally:
+                self.weights = before
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        vars(self).update(values)
+        self.lock = threading.RLock()
 
 
 class MoraDelta(nn.Module):
@@ -332,26 +356,22 @@ class MoraTuner(nn.Module):
 
         Hooks of an earlier call are replaced.
         """
-        self.detach(language_model)
-        start = 0
-        for target, delta in zip(self.targets, self.deltas.values(), strict=True):
-            hook = DeltaHook(self.state, delta, target, start)
-            module = language_model.get_submodule(target.name)
-            if hasattr(module, "get_base_layer"):  # wrapped by PEFT, which may be unwrapped again
-                module = module.get_base_layer()
-            parameter = next(module.parameters())
-            if not parameter.is_meta:  # offloaded: then the delta stays on the main device
-                delta.to(parameter.device)
-            module.register_forward_hook(hook, with_kwargs=True)
-            start += math.prod(target.factor_shape)
-
-    def detach(self, language_model: PreTrainedModel) -> None:
-        """Remove the hooks of [`attach`]."""
         for module in language_model.modules():
             for key, hook in list(module._forward_hooks.items()):
                 if isinstance(hook, DeltaHook):
                     del module._forward_hooks[key]
                     module._forward_hooks_with_kwargs.pop(key, None)
+        start = 0
+        for target, delta in zip(self.targets, self.deltas.values(), strict=True):
+            hook = DeltaHook(self.state, delta, target, start)
+            module = adapted_module(language_model, target)
+            # Layers of some quantisations have buffers only.
+            tensor = next(chain(module.parameters(), module.buffers()))
+            # Meta: offloaded, or not loaded yet.
+            if not tensor.is_meta and not delta.B.is_meta:
+                delta.to(tensor.device)
+            module.register_forward_hook(hook, with_kwargs=True)
+            start += math.prod(target.factor_shape)
 
 
 __all__ = ["MoraTuner", "Target", "find_targets"]

@@ -184,3 +184,47 @@ def make_model(tiny_base: Path) -> Callable[..., MoraForCausalLM]:
         return model
 
     return make
+
+
+def text_of(inputs: dict) -> dict:
+    """A batch without its molecules."""
+    return {name: t for name, t in inputs.items() if not name.startswith("graph_")}
+
+
+def gradients(model: MoraForCausalLM, inputs: dict) -> dict[str, torch.Tensor]:
+    """Gradients of all trained parameters."""
+    model.zero_grad()
+    torch.manual_seed(0)  # for the dropout of some families
+    model(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def distinctness(model: MoraForCausalLM, inputs: dict) -> float:
+    """Smallest distance between two molecules' generated weights, relative to their size."""
+    with torch.no_grad():
+        weights = model.encode_molecules(
+            **{name: t for name, t in inputs.items() if name.startswith("graph_")}
+        )
+        if model.config.generator_type == "core":
+            weights = weights - model.weight_generator.static_core.flatten()
+        return (torch.pdist(weights).min() / weights.norm(dim=1).mean()).item()
+
+
+def train_to_different_answers(model: MoraForCausalLM, inputs: dict, steps: int = 20) -> None:
+    """Some steps with the quickstart's learning rates, in which the loss must fall."""
+    model.train()
+    generators = [*model.weight_generator.parameters(), *model.graph_encoder.parameters()]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(model.tuner.parameters()), "lr": 1e-3},
+            {"params": generators, "lr": 1e-4},
+        ]
+    )
+    losses = []
+    for _ in range(steps):
+        loss = model(**inputs, labels=inputs["input_ids"], use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]

@@ -291,3 +291,16 @@ def test_a_folder_that_holds_something_else_is_refused(make_model, tmp_path, mon
     with pytest.raises(FileExistsError, match="begun with another model"):
         export_loras(model, ["C"], out)
     assert files_in(out) == before
+
+
+def test_one_molecule_is_no_list(make_model, tmp_path):
+    """A string would be taken letter by letter."""
+    with pytest.raises(ValueError, match="'CCO' is one molecule"):
+        export_loras(make_model(), "CCO", tmp_path / "out")
+    with pytest.raises(ValueError, match="None is no molecule"):
+        export_lora(make_model(), None, tmp_path / "out")
+
+
+def test_a_generator_of_molecules(make_model, tmp_path):
+    assert export_loras(make_model(), iter(["CCO", "C"]), tmp_path / "out") == 2
+    assert (tmp_path / "out" / "adapters.csv").read_text().splitlines()[1].endswith("CCO,CCO")

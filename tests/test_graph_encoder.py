@@ -96,6 +96,14 @@ def test_batch_norm_statistics_come_from_real_atoms_only():
         torch.testing.assert_close(buffer, alone.get_buffer(name))
 
 
+def test_a_single_atom_can_be_trained_on():
+    """It has no variance over atoms."""
+    config = MoraGraphConfig(form="moleculestm", hidden_size=16, num_layers=2)
+    encoder = MoraGraphEncoder(config).train()
+    encoder(**features(["C"])).sum().backward()
+    assert all(buffer.isfinite().all() for buffer in encoder.buffers())
+
+
 def test_bonds_and_stereo_are_seen(encoder):
     """Molecules that differ only in one bond's order or stereo have different states."""
     for one, other in [("CC=C", "CCC"), ("F/C=C/F", "F/C=C\\F"), ("C[C@H](N)O", "C[C@@H](N)O")]:

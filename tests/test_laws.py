@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import MOLECULES
+from conftest import MOLECULES, distinctness, gradients, train_to_different_answers
 from rdkit import Chem
 from transformers import AutoModelForCausalLM, DynamicCache
 
@@ -118,12 +118,6 @@ def test_disabled_adapter_is_the_base_model(model, processor, tiny_base):
         assert not torch.equal(model(**inputs).logits, expected)
 
 
-def gradients(model: MoraForCausalLM, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    model(**inputs, labels=inputs["input_ids"]).loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_activation_checkpointing_keeps_gradients(model, processor, use_reentrant):
     """Law 4, with a text-only row in the batch."""
@@ -226,26 +220,13 @@ def test_cached_decoding_equals_full_forward(model, processor):
 
 @pytest.mark.parametrize("form", FORMS[:3], ids=["core", "core_dim", "dense"])
 def test_molecules_keep_distinct_weights_after_training(make_model, processor, form):
-    """Law 7: after some steps towards different answers, every two molecules differ."""
-    model = make_model(**form).train()
-    molecules = MOLECULES[:8]
+    """Law 7: after training towards different answers, every two molecules differ."""
+    model = make_model(**form)
     texts = [f"gap? {i}" for i in range(8)]
-    inputs = processor(text=texts, molecules=molecules, return_tensors="pt", padding=True)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    losses = []
-    for _ in range(12):
-        loss = model(**inputs, labels=inputs["input_ids"]).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
-    with torch.no_grad():
-        weights = model.encode_molecules(
-            **processor.feature_extractor(molecules, return_tensors="pt")
-        )
-    distance = torch.cdist(weights, weights) + torch.eye(len(molecules)) * 1e3
-    assert distance.min() > 1e-3 * weights.norm(dim=1).mean()
+    inputs = processor(text=texts, molecules=MOLECULES[:8], return_tensors="pt", padding=True)
+    before = distinctness(model, inputs)
+    train_to_different_answers(model, inputs)
+    assert before > 0.1 and distinctness(model, inputs) > 0.3 * before
 
 
 @torch.no_grad()

@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
+from bases import random_base
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from modeling_mora import MoleculeError, MoraForCausalLM
+from modeling_mora.export_mora import lora_config
 from modeling_mora.tuner_mora import DeltaHook
 
 TEXTS = ["What is the gap?", "Why?", "Is it soluble in water?"]
@@ -47,7 +48,6 @@ def test_merged_equals_generated(make_model, processor, text, form):
     tokens = model.generate(**inputs, max_new_tokens=5, do_sample=False)
     with model.merged("CC(=O)C") as merged:
         assert merged is model
-        assert count_hooks(model) == 0  # decoding costs what the base costs
         torch.testing.assert_close(model(**text).logits, logits, atol=1e-5, rtol=1e-5)
         found = model.generate(**text, max_new_tokens=5, do_sample=False)
     assert torch.equal(found, tokens)
@@ -65,6 +65,18 @@ def test_merging_generated_weights(make_model, processor, text):
         expected = model(**text).logits
     with model.merged(model.encode_molecules(**graph)):
         assert torch.equal(model(**text).logits, expected)
+
+
+@torch.no_grad()
+def test_chats_without_a_molecule_may_be_asked(make_model, processor):
+    """The processor's graphs of such chats hold no atom."""
+    model = make_model()
+    chats = [[{"role": "user", "content": text}] for text in TEXTS]
+    settings = {"tokenize": True, "return_tensors": "pt", "add_generation_prompt": True}
+    inputs = processor.apply_chat_template(chats, **settings)
+    plain = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with model.merged("CCO"):
+        assert torch.equal(model(**inputs).logits, model(**plain).logits)
 
 
 def test_restored_after_an_exception(make_model):
@@ -142,6 +154,8 @@ def test_misuse_is_a_clear_error(make_model, processor, text, tmp_path):
         model.save_pretrained(tmp_path / "adapter")
     with model.disable_adapter(), pytest.raises(ValueError, match="nor inside `disable_adapter`"):
         model.merged("C").__enter__()
+    with pytest.raises(ValueError, match="None is no molecule"):
+        model.merged(None).__enter__()
     with pytest.raises(ValueError, match=r"takes one molecule.*got \[2, "):
         model.merged(["CCO", "C"]).__enter__()
     with pytest.raises(MoleculeError, match=r"C\(C"):
@@ -165,8 +179,42 @@ def test_quantised_base_is_a_clear_error(make_model):
         model.merged("CCO").__enter__()
 
 
-def test_base_loaded_anew_is_the_restored_one(make_model, tiny_base):
+@torch.no_grad()
+def test_compiled_layers_keep_the_molecules(make_model, processor, text):
+    """Compiled code does not notice when hooks come and go."""
     model = make_model()
+    inputs = processor(text=TEXTS, molecules=["CCO"] * 3, return_tensors="pt", padding=True)
+    expected = model(**inputs).logits
+    for layer in model.language_model.model.layers:
+        layer.compile(backend="eager")
     with model.merged("CCO"):
-        pass
-    assert_restored(model, AutoModelForCausalLM.from_pretrained(tiny_base).state_dict())
+        torch.testing.assert_close(model(**text).logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_conv1d_under_a_second_lora(tmp_path, tokenizer, processor, text):
+    """PEFT wraps GPT-2's Conv1D, whose weight is [d_in, d_out]; `attn.c_proj` is square."""
+    random_base("gpt2", tokenizer).save_pretrained(tmp_path)
+    targets = ["attn.c_proj", "c_attn"]
+    model = MoraForCausalLM.from_base(tmp_path, rank=4, target_modules=targets)
+    for delta in model.tuner.deltas.values():
+        delta.B.normal_(std=0.1)
+    lora = LoraConfig(target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
+    get_peft_model(model, lora)
+    inputs = processor(text=TEXTS, molecules=["CCO"] * 3, return_tensors="pt", padding=True)
+    expected = model(**inputs).logits
+    with model.merged("CCO"):
+        torch.testing.assert_close(model(**text).logits, expected, atol=1e-5, rtol=1e-5)
+    assert lora_config(model).fan_in_fan_out
+
+
+def test_modes_of_the_modules_are_kept(make_model):
+    """Merging in the middle of training must not wake up what was put to evaluation."""
+    model = make_model(graph_config={"hidden_size": 32, "num_layers": 2, "dropout": 0.5}).train()
+    model.language_model.eval()
+    with model.merged("CCO"):
+        first = base_tensors(model)
+    with model.merged("CCO"):
+        assert_restored(model, first)  # no dropout in the merged weights
+    assert model.graph_encoder.training and not model.language_model.training

@@ -317,3 +317,10 @@ def test_by_task_name_around_a_model(pipe):
         max_new_tokens=8,
     )
     assert made(ROWS[0]) == pipe(ROWS[0])
+
+
+def test_answers_that_end_elsewhere(pipe):
+    """Without an end token, and with strings that stop."""
+    row = {"molecule": "CCO", "text": "Is it soluble in water?"}
+    assert pipe(row, eos_token_id=None, max_new_tokens=4)[0]["generated_text"]
+    assert pipe(row, stop_strings=["zz"], max_new_tokens=4)[0]["generated_text"]

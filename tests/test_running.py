@@ -5,13 +5,21 @@
 import copy
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import gradients, text_of
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, TextIteratorStreamer, Trainer, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    TextIteratorStreamer,
+    Trainer,
+    TrainingArguments,
+)
 
-from modeling_mora import MoraForCausalLM
+from modeling_mora import MoraForCausalLM, pretrained_mora
 
 TEXTS = [f"Question {'x' * i}?" for i in range(4)]
 ROWS = ["CCO", None, "c1ccccc1O", "[Na+].[Cl-]"]
@@ -25,10 +33,6 @@ def model(make_model) -> MoraForCausalLM:
 @pytest.fixture
 def inputs(processor) -> dict:
     return processor(text=TEXTS, molecules=ROWS, return_tensors="pt", padding=True)
-
-
-def text_of(inputs: dict) -> dict:
-    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 
 def clone_of(model: MoraForCausalLM, tmp_path, **kwargs) -> MoraForCausalLM:
@@ -58,6 +62,71 @@ def test_bfloat16_base(model, inputs, tiny_base, tmp_path):
     assert torch.equal(found[1], base(**text_of(inputs)).logits[1])
     weights = half.encode_molecules(**{k: v for k, v in inputs.items() if "graph" in k})
     assert weights.dtype == torch.float32
+
+
+@pytest.mark.parametrize("save_base", [False, True])
+def test_bfloat16_base_is_loaded_as_saved(tiny_base, inputs, tmp_path, save_base):
+    model = MoraForCausalLM.from_base(tiny_base, dtype=torch.bfloat16, rank=4)
+    model.save_pretrained(tmp_path / "mora", save_base=save_base)
+    loaded = MoraForCausalLM.from_pretrained(tmp_path / "mora")
+    assert model.dtype == loaded.dtype == torch.bfloat16
+    assert {p.dtype for p in loaded.language_model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in loaded.tuner.parameters()} == {torch.float32}
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+def test_trained_on_float16_loaded_in_float32(tiny_base, tmp_path):
+    """float16 has no comparable fingerprint; the right base must not be refused for it."""
+    model = MoraForCausalLM.from_base(tiny_base, dtype=torch.float16, rank=4)
+    model.save_pretrained(tmp_path)
+    loaded = MoraForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert loaded.config.base_fingerprint is None and loaded.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_threads_do_not_mix_molecules(model, processor):
+    """As in a server: one model, another molecule in every thread."""
+    requests = [
+        processor(text=["Gap?"], molecules=[molecule], return_tensors="pt")
+        for molecule in ("CCO", "c1ccccc1", "C#N", "OCC(O)CO")
+    ]
+    expected = [model(**request).logits for request in requests]
+
+    def ask(number: int) -> bool:
+        with torch.no_grad():
+            return torch.equal(model(**requests[number]).logits, expected[number])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, [0, 1, 2, 3] * 25))
+    assert model.tuner.state.weights is None
+
+
+def test_data_parallel_is_a_clear_error(model, inputs):
+    model._is_replica = True  # as torch.nn.DataParallel marks its copies
+    with pytest.raises(RuntimeError, match=r"DataParallel.*torchrun"):
+        model(**inputs)
+
+
+def test_zero3_is_a_clear_error(tiny_base, monkeypatch):
+    monkeypatch.setattr(pretrained_mora, "is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(NotImplementedError, match="ZeRO-3 yet"):
+        MoraForCausalLM.from_base(tiny_base)
+
+
+def test_base_in_a_subfolder_is_a_clear_error(tiny_base):
+    with pytest.raises(ValueError, match="subfolder='x'"):
+        MoraForCausalLM.from_base(tiny_base, subfolder="x")
+
+
+def test_layers_that_hold_buffers_only(model, inputs):
+    """As some quantisations have them: the hooks must find a device all the same."""
+    expected = model(**inputs).logits
+    for module in model.language_model.modules():
+        if hasattr(module, "in_features"):
+            weight = module._parameters.pop("weight")
+            module.register_buffer("weight", weight.detach())
+    model.tuner.attach(model.language_model)
+    assert torch.equal(model(**inputs).logits, expected)
 
 
 @torch.no_grad()
@@ -123,15 +192,14 @@ def test_compiled_forward(model, inputs):
 
 def test_compiled_training_step(model, inputs):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    gradients = []
-    for forward in (model, compiled):
-        model.zero_grad()
-        forward(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
-        gradients.append(
-            {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-        )
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    expected = gradients(model, inputs)
+    model.zero_grad()
+    compiled(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(
+                parameter.grad, expected[name], atol=1e-5, rtol=1e-4, msg=name
+            )
 
 
 @torch.no_grad()
@@ -201,6 +269,21 @@ def test_many_questions_about_one_molecule(model, processor, decoding):
     ids = questions.pop("input_ids")
     assert torch.equal(model.generate(ids, **questions, mora_weights=weights, **settings), expected)
     assert not torch.equal(model.generate(ids, **questions, **settings), expected)
+
+
+@torch.no_grad()
+def test_assistant_model_equals_greedy_search(model, processor, tiny_base):
+    one = processor(text=["ab ab"], molecules=["CCO"], return_tensors="pt")
+    settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    assistant = AutoModelForCausalLM.from_pretrained(tiny_base)
+    found = model.generate(**one, **settings, assistant_model=assistant)
+    assert torch.equal(found, model.generate(**one, **settings))
+
+
+def test_wrong_number_of_molecules_is_a_clear_error(model, processor, inputs):
+    two = processor.feature_extractor(["CCO", "C"], return_tensors="pt")
+    with pytest.raises(ValueError, match="2 molecules were given for 4 rows"):
+        model.generate(**{**inputs, **two}, max_new_tokens=2)
 
 
 def test_streamer(model, processor):
@@ -297,6 +380,20 @@ def test_resized_vocabulary(model, inputs, tmp_path, size, save_base):
     loaded.save_pretrained(tmp_path / "again", save_base=save_base)
     again = MoraForCausalLM.from_pretrained(tmp_path / "again")
     assert torch.equal(again(**inputs).logits, found.logits)
+
+
+@torch.no_grad()
+def test_resized_vocabulary_of_a_tied_base(tiny_base, inputs, tmp_path):
+    """The output head is the embedding: one tensor, saved once."""
+    config = AutoConfig.from_pretrained(tiny_base, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    model = MoraForCausalLM.from_base(tmp_path / "base", rank=4)
+    model.resize_token_embeddings(300)
+    model.save_pretrained(tmp_path / "mora")
+    loaded = MoraForCausalLM.from_pretrained(tmp_path / "mora")
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    embeddings = loaded.get_input_embeddings().weight
+    assert loaded.get_output_embeddings().weight.data_ptr() == embeddings.data_ptr()
 
 
 @torch.no_grad()
