@@ -15,7 +15,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from modeling_mora.pipeline_mora import end_token_ids
+from modeling_mora.chat_mora import end_token_ids, read_answer
 
 # Tokens allowed beyond the longest training answer: an answer that needs more is not the short
 # answer that was asked for, and every spare token costs the base model, which rarely stops, a step.
@@ -176,5 +176,5 @@ def _generate_batch(
     )
     tokens = tokens[:, inputs["input_ids"].shape[1] :]
     finished = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device)).any(dim=1)
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return [Answer(text.strip(), end) for text, end in zip(texts, finished.tolist(), strict=True)]
+    texts = [read_answer(tokenizer, row).strip() for row in tokens]
+    return [Answer(text, end) for text, end in zip(texts, finished.tolist(), strict=True)]

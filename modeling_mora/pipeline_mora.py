@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
-from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Pipeline
 
+from .chat_mora import end_token_ids, read_answer
 from .tasks_mora import TASKS
 
 # Greedy, so that a question has one answer. Some base models ship sampling, or a repetition
@@ -277,7 +278,7 @@ class MoraPipeline(Pipeline):
         for tokens, finished in zip(
             model_outputs["sequences"][0], model_outputs["finished"][0].tolist(), strict=True
         ):
-            answer = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            answer = read_answer(self.tokenizer, tokens)
             record = {"generated_text": _with_question(row["text"], answer, return_full_text)}
             if row["task"] is not None:
                 # An answer that was cut off may end in the middle of a number.
@@ -307,31 +308,6 @@ class _NumberedDataset(Dataset):
 
     def __getitem__(self, number: int) -> _NumberedRow:
         return _NumberedRow(number, self.rows[number])
-
-
-def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end an answer.
-
-    Those of the generation config and of the tokenizer, and the one that the chat template closes
-    the assistant's turn with: fine-tuning teaches that one, and not every base lists it.
-    """
-    configured = model.generation_config.eos_token_id
-    if configured is None:
-        configured = []
-    elif isinstance(configured, int):
-        configured = [configured]
-    end_ids = {*configured, tokenizer.eos_token_id} - {None}
-    if tokenizer.chat_template is None:
-        return sorted(end_ids)
-
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "0"}]
-    start = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-    closed = tokenizer.apply_chat_template(turns, tokenize=False).removeprefix(start)
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    in_template = (
-        i for i in tokenizer(closed, add_special_tokens=False)["input_ids"] if i in special
-    )
-    return sorted({*end_ids, *itertools.islice(in_template, 1)})
 
 
 def _all_task_options() -> set[str]:
@@ -371,4 +347,4 @@ def _with_question(
     return [*question[:-1], {**last, "content": begun + more}]
 
 
-__all__ = ["MoraPipeline", "end_token_ids"]
+__all__ = ["MoraPipeline"]

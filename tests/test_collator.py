@@ -98,7 +98,8 @@ def test_max_length_too_short_for_all(tokenizer):
     ("template", "message"),
     [
         (None, "has no chat template"),
-        ("{{ messages[-1]['content'] }}", "right behind the generation prompt"),
+        ("{{ messages[0]['content'] }}", "leaves the assistant's turn out"),
+        ("{{ messages[-1]['content'] | upper }}", "leaves the assistant's turn out or rewrites"),
         (
             "{% for message in messages %}{{ message['content'] }}{% endfor %}",
             "cannot learn to stop",

@@ -304,7 +304,7 @@ def test_from_a_checkpoint_and_saved_again(pipe, tmp_path, save_base):
     )
     assert first == third
     code = {path.name for path in (tmp_path / "first").glob("*.py")}
-    assert {"pipeline_mora.py", "tasks_mora.py", "processing_mora.py"} <= code
+    assert {"pipeline_mora.py", "tasks_mora.py", "processing_mora.py", "chat_mora.py"} <= code
     assert code == {path.name for path in (tmp_path / "third").glob("*.py")}
 
 

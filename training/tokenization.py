@@ -6,6 +6,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from modeling_mora.chat_mora import around_answer, first_special_token, read_answer
+
 IGNORE_INDEX = -100  # what torch's cross entropy leaves out
 
 
@@ -61,8 +63,10 @@ def tokenize_example(
 ) -> dict[str, list[int]]:
     """Token ids of one user turn and its answer.
 
-    The prompt and the answer are tokenised apart, so that training sees exactly the prompt tokens
-    that generation starts from.
+    The tokens of the generation prompt, then those of the answer alone, then the token that the
+    chat template ends the assistant's turn with. What a template writes between them, such as the
+    blanks of Llama 2 or the empty thoughts of Qwen3, is left out: generation starts from the prompt
+    as it is, and what the model writes is read as the answer.
 
     Args:
         prompt: text of the user turn.
@@ -76,29 +80,30 @@ def tokenize_example(
 
     Raises:
         ExampleTooLongError: prompt and answer take more than `max_length` tokens.
-        ValueError: the chat template is missing or cannot be split into prompt and answer.
+        ValueError: the chat template is missing, changes the answer or does not end it, or the
+            tokenizer does not give the answer back. The message says which.
     """
     if tokenizer.chat_template is None:
         raise ValueError(
             f"The tokenizer {tokenizer.name_or_path!r} has no chat template. Take an instruct "
             "model as base, or set tokenizer.chat_template."
         )
+    if not answer.strip():
+        raise ValueError(f"The answer {answer!r} is empty: nothing to learn for {prompt!r}.")
     user_turn = [{"role": "user", "content": prompt}]
-    both_turns = [*user_turn, {"role": "assistant", "content": answer}]
-    prompt_text = tokenizer.apply_chat_template(
-        user_turn, tokenize=False, add_generation_prompt=True
-    )
-    full_text = tokenizer.apply_chat_template(both_turns, tokenize=False)
-    if not full_text.startswith(prompt_text) or answer not in full_text[len(prompt_text) :]:
+    prompt_ids = tokenizer.apply_chat_template(
+        user_turn, add_generation_prompt=True, tokenize=True, return_dict=True
+    )["input_ids"]
+    end_id = check_template(prompt, answer, tokenizer)
+    # Apart from the prompt, so that no token of the prompt merges with the answer.
+    answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"] + [end_id]
+    read = read_answer(tokenizer, answer_ids)
+    if read != answer:
         raise ValueError(
-            f"The chat template of {tokenizer.name_or_path!r} does not put the answer right behind "
-            f"the generation prompt: prompt {prompt_text!r}, both turns {full_text!r}."
+            f"The tokenizer {tokenizer.name_or_path!r} reads the answer {answer!r} back as "
+            f"{read!r}. It may normalise blanks or Unicode, lack a character, or the answer "
+            "contains the text of a special token: change the answer."
         )
-    # The template holds the special tokens already; a second BOS would be an error.
-    prompt_ids = tokenizer(prompt_text, add_special_tokens=False)["input_ids"]
-    answer_text = full_text[len(prompt_text) :]
-    answer_ids = tokenizer(answer_text, add_special_tokens=False)["input_ids"]
-    answer_ids = cut_after_end_of_turn(answer_ids, tokenizer)
 
     length = len(prompt_ids) + len(answer_ids)
     if length > max_length:
@@ -113,19 +118,29 @@ def tokenize_example(
     }
 
 
-def cut_after_end_of_turn(answer_ids: list[int], tokenizer: Any) -> list[int]:
-    """Drop what a chat template writes behind the end-of-turn token, such as a newline.
+def check_template(prompt: str, answer: str, tokenizer: Any) -> int:
+    """Check that the chat template writes the answer as it is, and return its end-of-turn token.
 
     Raises:
-        ValueError: the template does not close the assistant's turn with a special token, so that
-            the model could never learn to stop.
+        ValueError: the template leaves the answer out or changes it, or does not close the
+            assistant's turn with a special token, so that the model could never learn to stop.
     """
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special.add(tokenizer.eos_token_id)
-    for position, token_id in enumerate(answer_ids):
-        if token_id in special:
-            return answer_ids[: position + 1]
-    raise ValueError(
-        f"The chat template of {tokenizer.name_or_path!r} does not end the assistant's turn with a "
-        f"special token ({tokenizer.decode(answer_ids)!r}), so the model cannot learn to stop."
-    )
+    name = f"The chat template of {tokenizer.name_or_path!r}"
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    written = tokenizer.apply_chat_template(turns, tokenize=False)
+    around = around_answer(tokenizer, prompt)
+    if around is None:
+        raise ValueError(f"{name} leaves the assistant's turn out or rewrites it: {written!r}.")
+    before, behind = around
+    if written != before + answer + behind:
+        raise ValueError(
+            f"{name} changes the answer {answer!r}: it writes {written!r}. Most often it trims "
+            "blanks at the ends: strip the answers, or set another tokenizer.chat_template."
+        )
+    end_id = first_special_token(tokenizer, behind)
+    if end_id is None:
+        raise ValueError(
+            f"{name} does not end the assistant's turn with a special token ({behind!r} stands "
+            "behind the answer), so the model cannot learn to stop."
+        )
+    return end_id
