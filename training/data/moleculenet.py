@@ -184,10 +184,15 @@ def load_moleculenet(
         target: find_column(splits, (target, *chosen.aliases.get(target, ())), target)
         for target in chosen.targets
     }
+    molecule = find_column(splits, MOLECULE, "molecule")
+    identity = find_optional_column(splits, chosen.identity) or ROW
+    # BACE has 590 columns of descriptors.
+    needed = list(dict.fromkeys([molecule, identity, ROW, *targets.values()]))
+    splits = {split: table.select_columns(needed) for split, table in splits.items()}
     read = partial(
         read_targets,
-        molecule=find_column(splits, MOLECULE, "molecule"),
-        identity=find_optional_column(splits, chosen.identity) or ROW,
+        molecule=molecule,
+        identity=identity,
         targets=targets,
         classes=bool(chosen.labels),
     )

@@ -134,7 +134,7 @@ def read_reaction(
             "the row",
         )
     inputs = _components(reactants + reagents)
-    if _components(products) <= inputs:
+    if all(_is_among(product, inputs) for product in _components(products)):
         raise RowError(
             columns["product"], row.get(columns["product"]), "the product is already an input"
         )
@@ -210,6 +210,22 @@ def _split(side: str) -> list[str]:
     return [part.strip() for part in side.split(".")] if side.strip() else []
 
 
-def _components(molecules: Sequence[str]) -> set[str]:
-    """Canonical SMILES of all components, so that salts compare ion by ion."""
-    return {part for molecule in molecules for part in canonical(molecule).split(".")}
+def _components(molecules: Sequence[str]) -> list[str]:
+    """Components of all molecules, so that salts compare ion by ion."""
+    return [part for molecule in molecules for part in molecule.split(".")]
+
+
+def _is_among(molecule: str, others: Sequence[str]) -> bool:
+    """Whether one of the others is the same molecule, however it is written."""
+    if molecule in others:
+        return True
+    letters = _letters(molecule)
+    # Most molecules differ in their atoms: reading them would take most of the time.
+    alike = [other for other in others if _letters(other) == letters]
+    return bool(alike) and canonical(molecule) in map(canonical, alike)
+
+
+def _letters(smiles: str) -> str:
+    """The letters of the atoms but hydrogen: the same for every SMILES of a molecule."""
+    text = re.sub(r"@[A-Z]{2}\d+", "", smiles).lower()
+    return "".join(sorted(letter for letter in text if letter.isalpha() and letter != "h"))

@@ -15,6 +15,7 @@ The columns are named in Python or in YAML:
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,16 @@ from typing import Any
 import yaml
 
 from modeling_mora.molecules_mora import MOLECULE_FORMATS
-from modeling_mora.tasks_mora import Task, get_task
+from modeling_mora.tasks_mora import (
+    Property,
+    PropertyClassification,
+    PropertyPrediction,
+    Task,
+    get_task,
+)
 
 from .files import ROW, Paths, check_columns, nearest, open_tables
-from .source import RawExample, Source, cell, needed
+from .source import RawExample, RowError, Source, cell, needed
 
 
 def load_table(
@@ -79,7 +86,8 @@ def load_table(
     option_columns, options = dict(option_columns or {}), dict(options or {})
     settings = {"properties": properties, "labels": labels}
     settings = {key: dict(value) for key, value in settings.items() if value is not None}
-    optional = _check_options(_task(task, settings), task, option_columns, options)
+    chosen = _task(task, settings)
+    optional = _check_options(chosen, task, option_columns, options)
     splits = open_tables(data, streaming=streaming, **files)
     check_columns(splits, [molecule, answer, *([id] if id else []), *option_columns.values()])
     read = partial(
@@ -90,6 +98,7 @@ def load_table(
         option_columns=option_columns,
         options=options,
         optional=optional,
+        known=_defined(chosen),
     )
     return Source(name, task, splits, read, settings, molecule_format)
 
@@ -130,6 +139,7 @@ def read_row(
     option_columns: Mapping[str, str],
     options: Mapping[str, Any],
     optional: Sequence[str],
+    known: Mapping[str, Sequence[str]],
 ) -> list[RawExample]:
     """The example of one row; the first arguments name columns, see `load_table`.
 
@@ -141,15 +151,19 @@ def read_row(
         option_columns: columns of options.
         options: constant options.
         optional: options that a row may leave empty.
+        known: the values that an option can have, where these are limited.
 
     Raises:
-        RowError: a cell is empty.
+        RowError: a cell is empty, or names a property or label that is not defined.
     """
     found = dict(options)
     for option, column in option_columns.items():
         value = cell(row, column) if option in optional else needed(row, column)
-        if value is not None:
-            found[option] = value
+        if value is None:
+            continue
+        if value not in known.get(option, (value,)):
+            raise RowError(column, value, f"is not among {', '.join(known[option])}")
+        found[option] = value
     return [
         RawExample(
             str(needed(row, identity)),
@@ -168,7 +182,21 @@ def _task(name: str, settings: Mapping[str, Any]) -> Task:
             raise ValueError(f"Task {name!r} has no {key}: leave them out or choose another task.")
         if not value:
             raise ValueError(f"{key} are empty: define at least one.")
+    for key, value in settings.get("properties", {}).items():
+        unknown = set(value) - {entry.name for entry in fields(Property)}
+        if unknown or "description" not in value:
+            raise ValueError(f"Property {key!r} has {value}: give description, unit, decimals.")
     return get_task(name, **settings)
+
+
+def _defined(task: Task) -> dict[str, tuple[str, ...]]:
+    """The values that an option of the task's question can have, where these are limited."""
+    defined = {}
+    if isinstance(task, PropertyPrediction):
+        defined["property"] = tuple(task.properties)
+    if isinstance(task, PropertyClassification):
+        defined["label"] = tuple(task.labels)
+    return defined
 
 
 def _check_options(
@@ -180,10 +208,7 @@ def _check_options(
     """
     parameters = dict(inspect.signature(task.question).parameters)
     del parameters["molecule"], parameters["phrasing"]
-    defined = {
-        "property": getattr(task, "properties", {}),
-        "label": getattr(task, "labels", {}),
-    }
+    defined = _defined(task)
     for option in [*columns, *constants]:
         if option not in parameters:
             has = f"has {', '.join(parameters)}" if parameters else "has none"
@@ -191,7 +216,9 @@ def _check_options(
         if option in columns and option in constants:
             raise ValueError(f"{option!r} is given as a column and as a constant: choose one.")
     for option, parameter in parameters.items():
-        known = defined.get(option, {})
+        known = defined.get(option, ())
+        if option in defined and not known:
+            raise ValueError(f"Task {name!r} needs {option}s: define at least one.")
         required = parameter.default is inspect.Parameter.empty
         if required and option not in columns and option not in constants:
             if len(known) != 1:
@@ -199,7 +226,7 @@ def _check_options(
                     f"Task {name!r} needs {option!r}: name its column in option_columns or its "
                     "value in options."
                 )
-            constants[option] = next(iter(known))
+            constants[option] = known[0]
         if known and option in constants and constants[option] not in known:
             raise ValueError(
                 f"{option} {constants[option]!r} is not defined: there are {', '.join(known)}."
