@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from training.data.files import check_columns, column_names, open_tables
 from training.data.source import RowError, cell, needed, needed_text, number
@@ -88,6 +89,12 @@ def test_files_that_cannot_be_opened(tmp_path: Path):
     with pytest.raises(ValueError, match="rows.txt.*give the format"):
         open_tables(tmp_path / "rows.txt")
     assert len(open_tables(tmp_path / "rows.txt", file_format="csv")["all"]) == 1
+
+
+@pytest.mark.skipif(not HF_HUB_OFFLINE, reason="would ask the Hub")
+def test_a_folder_that_may_be_a_hub_id():
+    with pytest.raises(ConnectionError, match="'data/mine' is no file or folder here"):
+        open_tables("data/mine")
 
 
 def test_a_missing_column_names_the_nearest(tmp_path: Path):

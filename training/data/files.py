@@ -52,7 +52,8 @@ def open_tables(
 
     Files are assigned to splits by their names (`train.jsonl.gz`, `uspto-valid.csv`); all are one
     split `all` if no name says a split. Cells of local CSV and TSV files stay text as written, so
-    that ids keep their zeros and a column's type does not depend on its first rows.
+    that ids keep their zeros and a column's type does not depend on its first rows. A data set on
+    the Hub keeps its splits and types; one without splits is `train` there.
 
     Args:
         data: a file, several, a folder of files, `{split: files}`, or the id of a data set on the
@@ -124,7 +125,10 @@ def find_files(
 
 
 def number_rows(table: Table, split: str) -> Table:
-    """Add the column `_row`, `<split>-<position>`; call it before rows are filtered."""
+    """Add the column `_row`, `<split>-<position>`; call it before rows are filtered.
+
+    Workers that share a stream would each count from 0: number it in one process.
+    """
     if isinstance(table, Dataset):
         return table.add_column(ROW, [f"{split}-{i}" for i in range(len(table))])
     return table.map(_add_row, with_indices=True, fn_kwargs={"split": split})
@@ -203,6 +207,10 @@ def _open_hub(name: str, config: str | None, revision: str | None, streaming: bo
     except DatasetNotFoundError as error:
         raise FileNotFoundError(
             f"{name!r} is neither a file or folder here nor a data set that the Hub lets you read."
+        ) from error
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{name!r} is no file or folder here, and the Hub cannot be asked for it: {error}"
         ) from error
     return {split_name(split) or split: table for split, table in tables.items()}
 

@@ -203,9 +203,10 @@ def property_of(instruction: str) -> str:
     Raises:
         RowError: none of these.
     """
-    text = instruction.lower()
-    homo = "homo" in text or "highest occupied" in text
-    lumo = "lumo" in text or "lowest unoccupied" in text
+    # Some copies have no-break spaces between the words.
+    text = " ".join(instruction.lower().split())
+    homo = re.search(r"\bhomo\b|highest occupied", text) is not None
+    lumo = re.search(r"\blumo\b|lowest unoccupied", text) is not None
     if homo and lumo:
         return "gap"
     if homo or lumo:
