@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import selfies
+from conftest import MOLECULES
+from rdkit import Chem
 
 from modeling_mora.tasks_mora import get_task
 from training.data import mol_instructions
@@ -149,6 +151,26 @@ def test_selfies_old_and_new(text: str, smiles: str):
             selfies.decoder(text)
 
 
+@pytest.mark.parametrize("smiles", MOLECULES)
+def test_what_was_encoded_is_read(smiles: str):
+    text = selfies.encoder(smiles, strict=False)
+    assert Chem.CanonSmiles(to_smiles(text, "input")) == Chem.CanonSmiles(smiles)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "left"),
+    [
+        ("CC(=O)OI1(OC(C)=O)(OC(C)=O)OC(=O)c2ccccc21", "CC(=O)OI"),
+        ("CN(=O)=O", "CN(O)O"),
+    ],
+)
+def test_what_decoding_would_change_is_an_error(smiles: str, left: str):
+    text = selfies.encoder(smiles, strict=False)
+    with pytest.raises(RowError, match="not what was encoded") as caught:
+        to_smiles(text, "input")
+    assert f"leave {left}," in caught.value.reason
+
+
 @pytest.mark.parametrize(
     ("task", "change", "column", "reason"),
     [
@@ -156,6 +178,7 @@ def test_selfies_old_and_new(text: str, smiles: str):
         ("property_prediction", {"input": "[C]C"}, "input", "not made of"),
         ("property_prediction", {"input": "[C][foo]"}, "input", r"invalid symbol '\[foo\]'"),
         ("property_prediction", {"input": "[nop]"}, "input", "of no atoms"),
+        ("property_prediction", {"input": "[C][I][=O]"}, "input", "leave CI, which is not what"),
         ("property_prediction", {"input": " "}, "input", "is empty"),
         ("property_prediction", {"output": "high"}, "output", "is not a number"),
         ("property_prediction", {"instruction": "Weight?"}, "instruction", "HOMO"),

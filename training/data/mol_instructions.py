@@ -56,7 +56,9 @@ def load_mol_instructions(
     """Molecule-oriented instructions of one task.
 
     Molecules are written as SELFIES, which become SMILES; those of version 1, with tokens such as
-    `[C@@Hexpl]` or `[Branch1_1]`, are read by `selfies.decoder(compatible=True)`. In forward
+    `[C@@Hexpl]` or `[Branch1_1]`, are read by `selfies.decoder(compatible=True)`. Molecules beyond
+    the valences of SELFIES, such as hypervalent iodine, are errors: the decoder would silently
+    give others. In forward
     reaction prediction reactants and reagents are one list and stay one. Orbital energies are in
     hartree; whether HOMO, LUMO or gap is recognised from the instruction.
 
@@ -218,28 +220,39 @@ def to_smiles(text: str, column: str) -> str:
     """SELFIES, of the current form or version 1, as SMILES.
 
     Raises:
-        RowError: it is no SELFIES, or one of no atoms.
+        RowError: it is no SELFIES, one of no atoms, or one that stands for another molecule than
+            it was made from.
     """
     # The decoder skips what is not in brackets.
     if not re.fullmatch(r"\[[^\[\]]+\](\.?\[[^\[\]]+\])*", text.strip()):
         raise RowError(column, text, "is no SELFIES: it is not made of [tokens]")
     try:
-        smiles = _decode(text.strip())
-    except selfies.DecoderError as error:
+        smiles, spelled_again = _decode(text.strip())
+    except (selfies.DecoderError, selfies.EncoderError) as error:
         raise RowError(column, text, f"is no SELFIES: {str(error).splitlines()[0]}") from error
     if not smiles:
         raise RowError(column, text, "is a SELFIES of no atoms")
+    if spelled_again != text.strip():
+        raise RowError(
+            column, text, f"the valences of SELFIES leave {smiles}, which is not what was encoded"
+        )
     return smiles
 
 
-def _decode(text: str) -> str:
+def _decode(text: str) -> tuple[str, str]:
+    """SMILES, and the SELFIES it has: another than `text` if decoding has changed the molecule.
+
+    Decoding drops what goes beyond SELFIES' valences, such as the acetates of Dess-Martin
+    periodinane. In the form of version 1 that cannot be seen.
+    """
     try:
-        return selfies.decoder(text)
+        smiles = selfies.decoder(text)
     except selfies.DecoderError:
         with warnings.catch_warnings():
             # It warns at every call that old forms may be read differently; that is intended here.
             warnings.simplefilter("ignore", UserWarning)
-            return selfies.decoder(text, compatible=True)
+            return selfies.decoder(text, compatible=True), text
+    return smiles, selfies.encoder(smiles, strict=False) if smiles else ""
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Path:
