@@ -100,6 +100,20 @@ def test_files_without_splits(tmp_path: Path, change: dict, streaming: bool):
     assert len(examples(source)) == 2
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_of_other_tasks_are_left_out(tmp_path: Path, streaming: bool):
+    other = row("test", task="retrosynthesis", output="[C]")
+    path = write(
+        tmp_path / "rows.json", other, row("train"), row("train", task="Property_Prediction")
+    )
+    source = load_mol_instructions("property_prediction", path, streaming=streaming)
+    assert list(source.splits) == ["train"]
+    assert [e.id for e in examples(source, "train")] == [
+        "property_prediction-1",
+        "property_prediction-2",
+    ]
+
+
 def test_metadata_as_text(tmp_path: Path):
     rows = [row() | {"metadata": "{'task': 'property prediction', 'split': 'test'}"}]
     source = load_mol_instructions("property_prediction", write(tmp_path / "rows.json", *rows))

@@ -125,6 +125,7 @@ def test_reaction_smiles_that_are_none(text: str, reason: str):
         ({"reactants": "CCO..O"}, "reactants", "empty molecule"),
         ({"product": "OCC"}, "product", "already an input"),
         ({"product": "S(O)(O)(=O)=O"}, "product", "already an input"),
+        ({"product": "[CH3:1][CH2][O][H]"}, "product", "already an input"),
         ({"product": "CCOC(C)=O.O"}, "product", "has 2 products"),
     ],
 )

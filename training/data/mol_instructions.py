@@ -58,9 +58,8 @@ def load_mol_instructions(
     Molecules are written as SELFIES, which become SMILES; those of version 1, with tokens such as
     `[C@@Hexpl]` or `[Branch1_1]`, are read by `selfies.decoder(compatible=True)`. Molecules beyond
     the valences of SELFIES, such as hypervalent iodine, are errors: the decoder would silently
-    give others. In forward
-    reaction prediction reactants and reagents are one list and stay one. Orbital energies are in
-    hartree; whether HOMO, LUMO or gap is recognised from the instruction.
+    give others. In forward reaction prediction reactants and reagents are one list and stay one.
+    Orbital energies are in hartree; HOMO, LUMO or gap is recognised from the instruction.
 
     Splits are those that `metadata.split` names (in any case, `valid` for validation). Rows where
     it names none are an error in a file where others do, as they might belong to the test set; if
