@@ -102,7 +102,7 @@ def test_files_without_splits(tmp_path: Path, change: dict, streaming: bool):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_rows_of_other_tasks_are_left_out(tmp_path: Path, streaming: bool):
-    other = row("test", task="retrosynthesis", output="[C]")
+    other = row("train", task="retrosynthesis", output="[C]")
     path = write(
         tmp_path / "rows.json", other, row("train"), row("train", task="Property_Prediction")
     )
