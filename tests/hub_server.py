@@ -1,9 +1,10 @@
 # Copyright 2026 The MoRA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A small Hugging Face Hub for tests: models in memory, on a port of this machine.
+"""A small Hugging Face Hub for tests: models and data sets in memory, on a port of this machine.
 
-It speaks the part of the Hub's protocol that `push_to_hub` and `from_pretrained` use: repositories,
-commits with small files inline and large ones by git LFS, branches, tags, downloads. Whoever sends
+It speaks the part of the Hub's protocol that `push_to_hub`, `from_pretrained` and `load_dataset`
+use: repositories, commits with small files inline and large ones by git LFS, branches, tags,
+downloads. Data sets are repositories called `datasets/user/name`. Whoever sends
 a token, any token, is `user` and may do everything; private repositories are hidden from others.
 """
 
@@ -87,7 +88,7 @@ class HubServer:
 
     Attributes:
         url: for HF_ENDPOINT.
-        repositories: by `user/name`.
+        repositories: by `user/name`, or `datasets/user/name`.
         uploads: what was uploaded by LFS, by SHA-256.
     """
 
@@ -110,7 +111,8 @@ class HubServer:
 
 
 ROUTES: list[tuple[str, re.Pattern, Callable]] = []
-REPO = r"(?P<repo>[^/]+/[^/]+)"
+REPO = r"(?P<repo>(?:datasets/)?[^/]+/[^/]+)"
+API = r"/api/(?:models/|(?=datasets/))" + REPO
 
 
 def route(method: str, path: str) -> Callable:
@@ -121,6 +123,14 @@ def route(method: str, path: str) -> Callable:
         return function
 
     return register
+
+
+def entry(files: dict[str, Blob], path: str) -> dict:
+    """Describe a file, or a folder, which is all that is no file."""
+    if path not in files:
+        return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest()}
+    blob = files[path]
+    return {"type": "file", "path": path, "oid": blob.oid, "size": len(blob.data)}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -198,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
     def validate_yaml(self) -> dict:
         return {"errors": [], "warnings": []}
 
-    @route("GET", f"/api/models/{REPO}(/revision/(?P<revision>[^/]+))?")
+    @route("GET", f"{API}(/revision/(?P<revision>[^/]+))?")
     def info(self, repo: str, revision: str) -> dict:
         repository = self._repository(repo)
         commit = repository.resolve(revision or "main")
@@ -210,24 +220,21 @@ class _Handler(BaseHTTPRequestHandler):
             "siblings": [{"rfilename": path} for path in repository.commits[commit]],
         }
 
-    @route("GET", f"/api/models/{REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.*))?")
+    @route("GET", f"{API}/tree/(?P<revision>[^/]+)(/(?P<folder>.*))?")
     def tree(self, repo: str, revision: str, folder: str) -> list[dict]:
-        """All files below a folder, as if always asked recursively."""
+        """What is in a folder; all files below it if asked recursively."""
         repository = self._repository(repo)
         prefix = f"{folder}/" if folder else ""
-        found = {
-            path: blob
-            for path, blob in repository.commits[repository.resolve(revision)].items()
-            if path.startswith(prefix)
-        }
-        if folder and not found:
+        files = repository.commits[repository.resolve(revision)]
+        inside = [path for path in files if path.startswith(prefix)]
+        if folder and not inside:
             raise HubError(404, f"{folder} does not exist", "EntryNotFound")
-        return [
-            {"type": "file", "path": path, "oid": blob.oid, "size": len(blob.data)}
-            for path, blob in found.items()
-        ]
+        if "recursive=true" in urlsplit(self.path).query.lower():
+            return [entry(files, path) for path in inside]
+        names = dict.fromkeys(path[len(prefix) :].split("/")[0] for path in inside)
+        return [entry(files, prefix + name) for name in names]
 
-    @route("POST", f"/api/models/{REPO}/(?P<kind>tag|branch)/(?P<name>.+)")
+    @route("POST", f"{API}/(?P<kind>tag|branch)/(?P<name>.+)")
     def name_a_commit(self, repo: str, kind: str, name: str) -> dict:
         """Make a tag (of revision `name`) or a branch (called `name`)."""
         repository = self._repository(repo, write=True)
@@ -239,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
             repository.branches[name] = repository.resolve(start)
         return {}
 
-    @route("POST", f"/api/models/{REPO}/preupload/(?P<revision>[^/]+)")
+    @route("POST", f"{API}/preupload/(?P<revision>[^/]+)")
     def preupload(self, repo: str, revision: str) -> dict:
         """Say which files are to be uploaded by LFS before the commit."""
         self._repository(repo, write=True).resolve(revision)
@@ -272,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.uploads[sha256] = self.body
         return {}
 
-    @route("POST", f"/api/models/{REPO}/commit/(?P<branch>[^/]+)")
+    @route("POST", f"{API}/commit/(?P<branch>[^/]+)")
     def commit(self, repo: str, branch: str) -> dict:
         repository = self._repository(repo, write=True)
         if branch not in repository.branches:

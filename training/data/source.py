@@ -6,6 +6,7 @@ Reading a row does not check chemistry. `training.data.build` turns what is read
 what cannot become one into a rejection that says why.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,3 +74,52 @@ class Source:
     read: Callable[[dict[str, Any]], list[RawExample]]
     task_settings: Mapping[str, Any] = field(default_factory=dict)
     molecule_format: str = "auto"
+
+
+def cell(row: Mapping[str, Any], column: str) -> Any:
+    """What stands in a cell, text without blanks around it; None for a gap or a missing column."""
+    value = row.get(column)
+    if isinstance(value, str):
+        value = value.strip()
+    if value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value
+
+
+def needed(row: Mapping[str, Any], column: str) -> Any:
+    """What stands in a cell.
+
+    Raises:
+        RowError: nothing.
+    """
+    value = cell(row, column)
+    if value is None:
+        raise RowError(column, row.get(column), "is empty")
+    return value
+
+
+def needed_text(row: Mapping[str, Any], column: str) -> str:
+    """The text in a cell.
+
+    Raises:
+        RowError: nothing, or no text.
+    """
+    value = needed(row, column)
+    if not isinstance(value, str):
+        raise RowError(column, value, f"is of type {type(value).__name__}, not text")
+    return value
+
+
+def number(value: Any, column: str) -> float:
+    """A value as a finite number.
+
+    Raises:
+        RowError: it is none.
+    """
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise RowError(column, value, "is not a number") from None
+    if not math.isfinite(result):
+        raise RowError(column, value, "is not a finite number")
+    return result
