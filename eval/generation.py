@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoProcessor,
     PreTrainedModel,
@@ -37,7 +38,24 @@ class Answer:
 
 
 def load_processor(name_or_path: str) -> ProcessorMixin:
-    """Load the processor of a MoRA checkpoint (folder or Hub id)."""
+    """Load the processor of a MoRA checkpoint (folder or Hub id).
+
+    Raises:
+        OSError: there is no such checkpoint.
+        ValueError: it is a checkpoint of something else.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=True)
+    except OSError as error:
+        raise OSError(
+            f"{name_or_path!r} is neither a folder with a MoRA checkpoint nor one on the Hub that "
+            f"can be read from here ({str(error).strip().splitlines()[0]})"
+        ) from error
+    if config.model_type != "mora":
+        raise ValueError(
+            f"{name_or_path!r} is a {config.model_type} model, not a MoRA checkpoint: give what "
+            "training.finetune or save_pretrained has written"
+        )
     return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=True)
 
 

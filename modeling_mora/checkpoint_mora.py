@@ -86,8 +86,9 @@ def load_base_config(name_or_path: str, revision: str | None, **kwargs: Any) -> 
         reason = str(error).strip().splitlines()[0]
         raise OSError(
             f"The base model {name_or_path!r} (revision {revision or 'default'}) could not be "
-            f"loaded: {reason.rstrip('.')}. Give a Hub id or a folder with a config.json as "
-            "base_model_name_or_path=…; a private one needs token=… or `hf auth login`."
+            f"loaded: {reason.rstrip('.')}. Name a Hub id or a folder with a config.json (when "
+            "loading a checkpoint: base_model_name_or_path=…); a private one needs token=… or "
+            "`hf auth login`."
         ) from error
 
 

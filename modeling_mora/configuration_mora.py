@@ -183,6 +183,18 @@ class MoraConfig(PreTrainedConfig):
                 f"generator_dim={self.generator_dim} is not a multiple of "
                 f"generator_heads={self.generator_heads}."
             )
+        if (
+            isinstance(self.target_modules, str)
+            and self.target_modules != "all-linear"
+            and self.layers_to_transform is not None
+        ):
+            raise ValueError(
+                f"layers_to_transform={self.layers_to_transform} has no effect on the regular "
+                f"expression target_modules={self.target_modules!r}: write the layers into it, or "
+                "give a list of name endings."
+            )
+        if not self.alpha > 0:
+            raise ValueError(f"alpha={self.alpha} must be above 0.")
         if self.layer_stride is not None and self.layers_to_transform is not None:
             raise ValueError(
                 f"layer_stride={self.layer_stride} and layers_to_transform="

@@ -51,13 +51,16 @@ def export_lora(
     Args:
         model: a MoRA model.
         molecule: SMILES, SELFIES, InChI or RDKit `Mol`.
-        output_dir: folder for `adapter_config.json` and `adapter_model.safetensors`.
+        output_dir: new or empty folder for `adapter_config.json` and
+            `adapter_model.safetensors`.
         feature_extractor: the checkpoint's own; the default settings when not given.
 
     Raises:
         ValueError: the model adapts whole MLPs (`"mlp"`), which LoRA cannot express.
         MoleculeError: the molecule cannot become a graph.
+        FileExistsError: `output_dir` holds something.
     """
+    check_empty(Path(output_dir))
     config = lora_config(model)
     weights = model._weights_of_molecules([molecule], feature_extractor)
     _write_adapter(model, weights[0], config, Path(output_dir))
@@ -200,6 +203,12 @@ def _write_adapter(
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
+def check_empty(output_dir: Path) -> None:
+    """Raise a FileExistsError unless the folder is new or empty."""
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} holds something: name a folder that is new or empty.")
+
+
 def check_output_dir(output_dir: Path, state: dict[str, str]) -> None:
     """Raise unless `output_dir` is new, empty, or begun with the same `state`.
 
@@ -284,6 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
         extractor = MoleculeFeatureExtractor.from_pretrained(args.model)
         if args.molecules is None:
             extractor.featurize(args.molecule)
+            check_empty(args.out)
             model = MoraForCausalLM.from_pretrained(args.model)
             export_lora(model, args.molecule, args.out, extractor)
             print(f"Wrote the LoRA adapter of {args.molecule} to {args.out}")

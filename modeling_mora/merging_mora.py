@@ -10,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from .tuner_mora import MoraTuner, Target, adapted_module
+from .targets_mora import Target
+from .tuner_mora import MoraTuner, adapted_module
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -19,7 +19,8 @@ from .merging_mora import merged_weights
 # Unused here: checkpoints carry the files that this one imports, and the configuration names it.
 from .pipeline_mora import MoraPipeline  # noqa: F401
 from .pretrained_mora import MoraPreTrainedModel
-from .tuner_mora import MoraCheckpoint, MoraTuner, find_targets
+from .targets_mora import find_targets
+from .tuner_mora import MoraCheckpoint, MoraTuner
 from .weight_generator_mora import MoraWeightGenerator
 
 GRAPH_INPUTS = tuple(MoleculeFeatureExtractor.model_input_names)
@@ -111,6 +112,20 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             raise ValueError(f"Of the graph tensors, {missing} is missing: give all or none.")
         return self.encode_molecules(**graph)
 
+    def _check_weights(self, mora_weights: torch.Tensor | None, text: torch.Tensor) -> None:
+        if mora_weights is None:
+            return
+        if len(mora_weights) not in (1, len(text)):
+            raise ValueError(
+                f"{len(mora_weights)} molecules were given for {len(text)} rows of text: give one "
+                "per row (None for a row without a molecule)."
+            )
+        if mora_weights.shape[1:] != (self.tuner.weights_size,):
+            raise ValueError(
+                f"mora_weights has shape {list(mora_weights.shape)}, but this model takes [B, "
+                f"{self.tuner.weights_size}]: give what its encode_molecules returns."
+            )
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -149,8 +164,10 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
                 "torch.nn.DataParallel shares one model among threads and would mix molecules: "
                 "start with torchrun or accelerate launch, or show the process one GPU only."
             )
+        if "molecules" in kwargs:
+            raise TypeError("The model takes graphs: make them with processor(molecules=…).")
         mora_weights = self._weights_for(graph, mora_weights)
-        _check_rows(mora_weights, input_ids if input_ids is not None else inputs_embeds)
+        self._check_weights(mora_weights, input_ids if input_ids is not None else inputs_embeds)
         optional = {"position_ids": position_ids, "past_key_values": past_key_values}
         kwargs.update({name: value for name, value in optional.items() if value is not None})
         with self.tuner.state.use(mora_weights):
@@ -186,7 +203,7 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         if mora_weights is not None:
             given = (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
             text = next((text for text in given if text is not None), mora_weights)
-            _check_rows(mora_weights, text)
+            self._check_weights(mora_weights, text)
             # One molecule for all rows must become one per row before beams repeat the rows.
             kwargs["mora_weights"] = mora_weights.expand(len(text), -1)
         return super().generate(inputs, *args, **kwargs)
@@ -210,8 +227,9 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         """Inside this context one molecule's weights are part of the base model.
 
         Many questions about one molecule then cost what they cost the base model. Give them as
-        text alone. In bfloat16 the merged weights are rounded, so that logits differ a little from
-        those outside. Afterwards the base is restored bit by bit.
+        text alone; other threads that use the model wait meanwhile. In bfloat16 the merged weights
+        are rounded, so that logits differ a little from those outside. Afterwards the base is
+        restored bit by bit.
 
         Args:
             molecule: SMILES, SELFIES, InChI or RDKit `Mol`; or its [1, P] weights from
@@ -224,10 +242,6 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
                 disabled; or the base's weights cannot be changed (`"mlp"` targets, a quantised or
                 offloaded base).
         """
-        if self.tuner.state.merged or not self.tuner.state.enabled:
-            raise ValueError(
-                "`merged` works neither inside another `merged` nor inside `disable_adapter`."
-            )
         weights = molecule
         if not isinstance(molecule, torch.Tensor):
             weights = self._weights_of_molecules(molecule, feature_extractor)
@@ -236,8 +250,14 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
                 f"`merged` takes one molecule, [1, {self.tuner.weights_size}] weights, but got "
                 f"{list(weights.shape)}."
             )
-        with merged_weights(self.tuner, self.language_model, weights):
-            yield self
+        # Other threads wait: they would see the molecule in their base model.
+        with self.tuner.state.lock:
+            if self.tuner.state.merged or not self.tuner.state.enabled:
+                raise ValueError(
+                    "`merged` works neither inside another `merged` nor inside `disable_adapter`."
+                )
+            with merged_weights(self.tuner, self.language_model, weights):
+                yield self
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -273,14 +293,6 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
         checkpoint = gradient_checkpointing_func or torch.utils.checkpoint.checkpoint
         super()._set_gradient_checkpointing(
             enable, MoraCheckpoint(checkpoint, self.tuner.state), **kwargs
-        )
-
-
-def _check_rows(mora_weights: torch.Tensor | None, text: torch.Tensor) -> None:
-    if mora_weights is not None and len(mora_weights) not in (1, len(text)):
-        raise ValueError(
-            f"{len(mora_weights)} molecules were given for {len(text)} rows of text: give one per "
-            "row (None for a row without a molecule)."
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline
+from transformers.utils.chat_template_utils import Chat
 
 from .chat_mora import end_token_ids, read_answer
 from .tasks_mora import TASKS
@@ -50,8 +51,8 @@ class MoraPipeline(Pipeline):
         """Answer one row, or many.
 
         Args:
-            inputs: a row, a list of rows, a generator of rows, or a `torch` dataset of rows such as
-                `KeyDataset`. A row is one of
+            inputs: a row, a list or other sequence of rows such as a `datasets.Dataset`, one of its
+                columns or a pandas Series, a generator of rows, or a `KeyDataset`. A row is one of
 
                 - `{"molecule": "CCO", "text": "…"}`: the text is the user's turn, in the chat
                   template if the tokenizer has one; without a molecule the base model answers
@@ -79,10 +80,12 @@ class MoraPipeline(Pipeline):
                 rows are checked before anything is generated.
             MoleculeError: likewise, for a molecule that cannot be read.
         """
-        if isinstance(inputs, tuple):
+        if isinstance(inputs, Sized) and not isinstance(inputs, (str, dict, Dataset, Chat)):
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
+        if isinstance(inputs, list):
+            inputs = _mark_chats(inputs)
         return super().__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
@@ -314,6 +317,26 @@ def _all_task_options() -> set[str]:
     """Names of what a task's `question` takes besides the molecule."""
     questions = (inspect.signature(task.question) for task in TASKS.values())
     return {name for question in questions for name in question.parameters} - {"molecule"}
+
+
+def _mark_chats(inputs: list) -> Chat | list:
+    """Chats as `Chat`, among other rows too; transformers does so for all rows or for none."""
+    if _is_chat(inputs):
+        _check_chat(inputs, None)
+        return Chat(inputs)
+    rows = []
+    for number, row in enumerate(inputs):
+        if _is_chat(row):
+            _check_chat(row, number)
+            row = Chat(row)
+        rows.append(row)
+    return rows
+
+
+def _is_chat(row: Any) -> bool:
+    return isinstance(row, (list, tuple)) and any(
+        isinstance(part, dict) and part.keys() & {"role", "content"} for part in row
+    )
 
 
 def _check_chat(messages: list, number: int | None) -> None:

@@ -3,6 +3,7 @@
 """Making, loading and saving MoRA models: the base from its own place, the adapter beside it."""
 
 import copy
+import difflib
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any
@@ -111,6 +112,7 @@ class MoraPreTrainedModel(PreTrainedModel):
                 raise ValueError("graph_encoder has its own graph_config: give only one of them.")
             kwargs["graph_config"] = copy.deepcopy(graph_encoder.config)
         names = {field.name for field in fields(MoraConfig)} - {"dtype"}
+        _check_names(kwargs, names)
         mora_kwargs = {key: kwargs.pop(key) for key in list(kwargs) if key in names}
         hub_kwargs = {key: kwargs[key] for key in HUB_KWARGS if key in kwargs}
         text_config = load_base_config(base_name_or_path, revision, **hub_kwargs)
@@ -146,9 +148,15 @@ class MoraPreTrainedModel(PreTrainedModel):
         hub_kwargs = {key: kwargs.pop(key) for key in HUB_KWARGS if key in kwargs}
         return_info = kwargs.pop("output_loading_info", False)
         if config is None:
-            config, kwargs = cls.config_class.from_pretrained(
-                pretrained_model_name_or_path, return_unused_kwargs=True, **hub_kwargs, **kwargs
-            )
+            try:
+                config, kwargs = cls.config_class.from_pretrained(
+                    pretrained_model_name_or_path, return_unused_kwargs=True, **hub_kwargs, **kwargs
+                )
+            except OSError as error:
+                raise OSError(
+                    f"{str(pretrained_model_name_or_path)!r} is neither a folder with a MoRA "
+                    f"checkpoint nor one on the Hub that can be read from here: {error}"
+                ) from error
         if config.includes_base:
             model, info = cls._load_with_base_included(
                 pretrained_model_name_or_path, *model_args, config=config, **hub_kwargs, **kwargs
@@ -307,6 +315,16 @@ class MoraPreTrainedModel(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the base model's output head."""
         self.language_model.set_output_embeddings(new_embeddings)
+
+
+def _check_names(given: dict[str, Any], names: set[str]) -> None:
+    """Raise for what is most likely a slip in a setting's name, or PEFT's name for it."""
+    of_peft = {"r": "rank", "lora_rank": "rank", "lora_alpha": "alpha"}
+    for name in given.keys() - names:
+        near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.75)
+        meant = of_peft.get(name) or (near[0] if near else None)
+        if meant is not None:
+            raise TypeError(f"{name}={given[name]!r} is no setting: did you mean {meant!r}?")
 
 
 __all__ = ["MoraPreTrainedModel"]

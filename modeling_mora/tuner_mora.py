@@ -1,201 +1,21 @@
 # Copyright 2026 The MoRA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The tuner: finds the modules to adapt and adds each sample's own delta to their outputs."""
+"""The tuner: adds each sample's own delta to the outputs of the adapted modules."""
 
-import difflib
 import math
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.pytorch_utils import Conv1D
 
 from .configuration_mora import MoraConfig
-
-
-@dataclass(frozen=True)
-class Target:
-    """A module of the base model that gets a delta.
-
-    Attributes:
-        name: its path in the base model, such as `model.layers.3.self_attn.q_proj`.
-        layer: index of its decoder layer.
-        kind: its path inside the layer, such as `self_attn.q_proj`.
-        d_in, d_out: sizes of its input and output.
-        factor_shape: shape of the factor that is generated for each molecule.
-        is_linear: whether it is one linear layer, and not a whole MLP.
-    """
-
-    name: str
-    layer: int
-    kind: str
-    d_in: int
-    d_out: int
-    factor_shape: tuple[int, int]
-    is_linear: bool
-
-    @property
-    def group(self) -> tuple[str, tuple[int, int]]:
-        """Targets of one group share a generator head; some families size layers differently."""
-        return self.kind, self.factor_shape
-
-
-def find_targets(language_model: PreTrainedModel, config: MoraConfig) -> list[Target]:
-    """List the modules of `language_model` that `config` selects, sorted by kind and layer.
-
-    Raises:
-        ValueError: if nothing matches (the nearest module names are in the message), or if a
-            matching module is neither a linear layer nor an MLP, or a single expert, which does
-            not see every token of a row.
-    """
-    matcher = _Matcher(language_model, config)
-    modules = dict(language_model.named_modules())
-    targets = [
-        _make_target(name, module, config) for name, module in modules.items() if matcher(name)
-    ]
-    if not targets:
-        raise ValueError(_no_match_message(config, matcher, modules))
-    return sorted(targets, key=lambda target: (*target.group, target.layer))
-
-
-class _Matcher:
-    """PEFT's matching of `target_modules`, plus `layer_stride` and "all-linear" with layers."""
-
-    def __init__(self, language_model: PreTrainedModel, config: MoraConfig):
-        self.layer_stride = config.layer_stride
-        self.layers_to_transform = config.layers_to_transform
-        self.exclude_modules = None
-        self.target_modules = config.target_modules
-        if self.target_modules is None:
-            self.target_modules = default_target_modules(language_model)
-        if self.target_modules == "all-linear":
-            self.target_modules = linear_kinds(language_model)
-
-    def __call__(self, name: str) -> bool:
-        if not check_target_module_exists(self, name):
-            return False
-        layer = layer_of(name)
-        if layer is None:
-            return False
-        return self.layer_stride is None or (layer + 1) % self.layer_stride == 0
-
-
-def default_target_modules(language_model: PreTrainedModel) -> list[str]:
-    """PEFT's default LoRA targets for the model's type, such as `["q_proj", "v_proj"]` for llama.
-
-    Raises:
-        ValueError: PEFT has none; the message lists the base's linear modules.
-    """
-    model_type = language_model.config.model_type
-    if model_type not in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
-        raise ValueError(
-            f"PEFT has no default target modules for the model type {model_type!r}: give "
-            f'target_modules, "all-linear" or some of {", ".join(linear_kinds(language_model))}.'
-        )
-    return TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type]
-
-
-def linear_kinds(language_model: PreTrainedModel) -> list[str]:
-    """Paths inside a decoder layer of all linear modules except single experts.
-
-    Not whole names: those would bypass `layers_to_transform`.
-    """
-    return sorted(
-        {
-            kind_of(name)
-            for name, module in language_model.named_modules()
-            if isinstance(module, (nn.Linear, Conv1D))
-            and layer_of(name) is not None
-            and not is_expert(name)
-        }
-    )
-
-
-def is_expert(name: str) -> bool:
-    """Whether a module belongs to one expert of a mixture, which sees only some tokens of a row."""
-    return ".experts." in name
-
-
-def layer_of(name: str) -> int | None:
-    """Index of the decoder layer in a module's path, or None if it is in no layer."""
-    match = re.search(r"\.(\d+)\.", name)
-    return int(match[1]) if match else None
-
-
-def kind_of(name: str) -> str:
-    """A module's path inside its decoder layer, such as `self_attn.q_proj`."""
-    return name.split(f".{layer_of(name)}.", 1)[1]
-
-
-def _make_target(name: str, module: nn.Module, config: MoraConfig) -> Target:
-    if is_expert(name):
-        raise ValueError(
-            f"The target module {name} belongs to one expert: it sees some tokens of all rows "
-            "mixed together, so a row's own weights cannot be added. Adapt the attention instead."
-        )
-    is_linear = isinstance(module, Conv1D) or hasattr(module, "in_features")
-    if isinstance(module, Conv1D):
-        d_in, d_out = module.weight.shape
-    elif is_linear:
-        d_in, d_out = module.in_features, module.out_features
-    elif name.endswith(".mlp"):
-        d_in = d_out = config.text_config.hidden_size
-    else:
-        raise ValueError(
-            f"The target module {name} is a {type(module).__name__}: MoRA adapts linear layers and "
-            "`mlp`. Name the linear layers inside it in target_modules."
-        )
-    rows = config.core_dim if config.generator_type == "core" else d_in
-    return Target(
-        name=name,
-        layer=layer_of(name),
-        kind=kind_of(name),
-        d_in=d_in,
-        d_out=d_out,
-        factor_shape=(rows, config.rank),
-        is_linear=is_linear,
-    )
-
-
-def adapted_module(language_model: PreTrainedModel, target: Target) -> nn.Module:
-    """The module of `target`, also where PEFT has wrapped it and may unwrap it again."""
-    module = language_model.get_submodule(target.name)
-    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
-
-
-def _no_match_message(config: MoraConfig, matcher: _Matcher, modules: dict[str, nn.Module]) -> str:
-    wanted = matcher.target_modules
-    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
-    leaves = sorted(
-        {name.rsplit(".", 1)[-1] for name, module in modules.items() if hasattr(module, "weight")}
-    )
-    near = sorted(
-        {near for w in wanted for near in difflib.get_close_matches(w, leaves, cutoff=0.4)}
-    )
-    layers = sorted({layer for name in modules if (layer := layer_of(name)) is not None})
-    where = ""
-    if config.layers_to_transform is not None or config.layer_stride is not None:
-        where = (
-            f" with layers_to_transform={config.layers_to_transform} and "
-            f"layer_stride={config.layer_stride} (the base has layers {layers[0]} to {layers[-1]})"
-            if layers
-            else ""
-        )
-    return (
-        f"target_modules={config.target_modules or wanted} matches no module of the base model "
-        f"({config.text_config.model_type}){where}. Nearest module names: "
-        f"{', '.join(near or leaves)}."
-    )
+from .targets_mora import Target
 
 
 class MoraState:
@@ -222,6 +42,8 @@ class MoraState:
                 self.weights = before
 
     def __getstate__(self) -> dict[str, Any]:
+        if self.merged:
+            raise ValueError("A molecule is merged into the base: leave `merged` before copying.")
         return {name: value for name, value in vars(self).items() if name != "lock"}
 
     def __setstate__(self, values: dict[str, Any]) -> None:
@@ -311,6 +133,12 @@ class _WithWeights:
             return self.function(*args, **kwargs)
 
 
+def adapted_module(language_model: PreTrainedModel, target: Target) -> nn.Module:
+    """The module of `target`, also where PEFT has wrapped it and may unwrap it again."""
+    module = language_model.get_submodule(target.name)
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
+
+
 class MoraTuner(nn.Module):
     """Holds the deltas of all targets and hooks them onto the base model, whose keys stay as is.
 
@@ -374,4 +202,4 @@ class MoraTuner(nn.Module):
             start += math.prod(target.factor_shape)
 
 
-__all__ = ["MoraTuner", "Target", "find_targets"]
+__all__ = ["MoraTuner"]

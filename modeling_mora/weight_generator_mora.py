@@ -9,7 +9,7 @@ from torch import nn
 from transformers import initialization as init
 
 from .configuration_mora import MoraConfig
-from .tuner_mora import Target
+from .targets_mora import Target
 
 
 class MoraWeightGenerator(nn.Module):

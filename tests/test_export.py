@@ -177,8 +177,8 @@ def test_many_equal_one_by_one(make_model, tmp_path):
     assert model.training
     previous = None
     for number, molecule in enumerate(MOLECULES, start=1):
-        export_lora(model, molecule, tmp_path / "one")
-        many, one = tmp_path / "many" / f"{number:05d}", tmp_path / "one"
+        many, one = tmp_path / "many" / f"{number:05d}", tmp_path / f"one{number}"
+        export_lora(model, molecule, one)
         assert files_in(many).keys() == files_in(one).keys()
         name = "adapter_config.json"
         assert (many / name).read_text() == (one / name).read_text()
@@ -304,3 +304,10 @@ def test_one_molecule_is_no_list(make_model, tmp_path):
 def test_a_generator_of_molecules(make_model, tmp_path):
     assert export_loras(make_model(), iter(["CCO", "C"]), tmp_path / "out") == 2
     assert (tmp_path / "out" / "adapters.csv").read_text().splitlines()[1].endswith("CCO,CCO")
+
+
+def test_an_adapter_is_not_overwritten(make_model, tmp_path):
+    model = make_model()
+    export_lora(model, "CCO", tmp_path / "lora")
+    with pytest.raises(FileExistsError, match="lora holds something: name a folder that is new"):
+        export_lora(model, "C", tmp_path / "lora")

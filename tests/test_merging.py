@@ -3,6 +3,8 @@
 """`merged`: one molecule's weights folded into the base, and the base restored bit by bit."""
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -160,6 +162,36 @@ def test_misuse_is_a_clear_error(make_model, processor, text, tmp_path):
         model.merged(["CCO", "C"]).__enter__()
     with pytest.raises(MoleculeError, match=r"C\(C"):
         model.merged("C(C").__enter__()
+
+
+@torch.no_grad()
+def test_threads_wait_for_each_other(make_model, processor, text):
+    """Two molecules merged at once, and the base asked meanwhile."""
+    model = make_model()
+    before = base_tensors(model)
+    expected = {}
+    for molecule in ("CCO", "c1ccccc1"):
+        with model.merged(molecule):
+            expected[molecule] = model(**text).logits
+    expected[None] = model(**text).logits
+
+    def ask(molecule: str | None) -> bool:
+        with torch.no_grad():
+            if molecule is None:
+                return torch.equal(model(**text).logits, expected[None])
+            with model.merged(molecule):
+                time.sleep(0.002)
+                return torch.equal(model(**text).logits, expected[molecule])
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(ask, ["CCO", None, "c1ccccc1"] * 12))
+    assert_restored(model, before)
+
+
+def test_a_copy_of_a_merged_model_is_a_clear_error(make_model):
+    model = make_model()
+    with model.merged("CCO"), pytest.raises(ValueError, match="leave `merged` before copying"):
+        copy.deepcopy(model)
 
 
 def test_mlp_target_is_a_clear_error(make_model):

@@ -149,6 +149,29 @@ def test_missing_base_is_a_clear_error(make_model, tmp_path):
         MoraForCausalLM.from_pretrained(tmp_path, base_model_name_or_path="./no/such/base")
 
 
+def test_missing_checkpoint_is_a_clear_error(tmp_path):
+    with pytest.raises(OSError, match=r"nope' is neither a folder with a MoRA checkpoint nor"):
+        MoraForCausalLM.from_pretrained(str(tmp_path / "nope"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [("rnak", "rank"), ("r", "rank"), ("lora_alpha", "alpha"), ("target_module", "target_modules")],
+)
+def test_slips_in_names_are_clear_errors(tiny_base, setting, meant):
+    with pytest.raises(TypeError, match=f"{setting}=4 is no setting: did you mean '{meant}'"):
+        MoraForCausalLM.from_base(tiny_base, **{setting: 4})
+
+
+def test_misused_inputs_are_clear_errors(make_model, processor):
+    model = make_model()
+    text = processor(text=TEXTS, return_tensors="pt", padding=True)
+    with pytest.raises(ValueError, match=r"shape \[1, 100\], but this model takes \[B, 336\]"):
+        model(**text, mora_weights=torch.zeros(1, 100))
+    with pytest.raises(TypeError, match=r"processor\(molecules=…\)"):
+        model(**text, molecules=["CCO"] * 4)
+
+
 def save_llama(path: Path, **changes: int) -> Path:
     torch.manual_seed(5)
     settings = {

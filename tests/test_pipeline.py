@@ -5,6 +5,8 @@
 import copy
 import json
 
+import datasets
+import pandas as pd
 import pytest
 import torch
 from conftest import MOLECULES
@@ -324,3 +326,27 @@ def test_answers_that_end_elsewhere(pipe):
     row = {"molecule": "CCO", "text": "Is it soluble in water?"}
     assert pipe(row, eos_token_id=None, max_new_tokens=4)[0]["generated_text"]
     assert pipe(row, stop_strings=["zz"], max_new_tokens=4)[0]["generated_text"]
+
+
+def test_chats_and_questions_may_be_mixed(pipe):
+    chat = [{"role": "user", "content": "Is it soluble in water?"}]
+    rows = [chat, {"molecule": "CCO", "text": "Is it soluble in water?"}]
+    single = [pipe(row) for row in rows]
+    assert pipe(rows, batch_size=2) == single
+    assert pipe(rows[::-1], batch_size=2) == single[::-1]
+
+
+def test_rows_of_a_dataset_its_columns_and_a_series(pipe):
+    molecules = ["CCO", "c1ccccc1"]
+    expected = pipe(molecules, **GAP)
+    dataset = datasets.Dataset.from_dict({"molecule": molecules})
+    assert pipe(dataset, **GAP) == expected
+    assert pipe(dataset["molecule"], **GAP) == expected
+    assert pipe(pd.Series(molecules), **GAP) == expected
+
+
+def test_message_without_a_role_is_a_clear_error(pipe):
+    chat = [{"rol": "user", "content": "?"}]
+    for rows, name in ((chat, "This row"), ([chat], "Row 0")):
+        with pytest.raises(ValueError, match=f"{name}: .* is no message of a chat"):
+            pipe(rows)

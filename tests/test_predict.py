@@ -98,3 +98,8 @@ def test_an_unknown_name_is_one_clear_error(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert value in error
+
+
+def test_a_plain_llm_is_a_clear_error(tiny_base: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(tiny_base, "CCO") == 2
+    assert "is a llama model, not a MoRA checkpoint" in capsys.readouterr().err

@@ -6,7 +6,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from modeling_mora import MoraConfig, MoraForCausalLM
-from modeling_mora.tuner_mora import DeltaHook, find_targets
+from modeling_mora.targets_mora import find_targets
+from modeling_mora.tuner_mora import DeltaHook
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,30 @@ def test_grouped_query_attention_sizes(base):
     assert sizes == {"self_attn.k_proj": (64, 32), "mlp": (64, 64)}
 
 
-def test_no_match_names_the_nearest_modules(base):
-    with pytest.raises(ValueError, match=r"'qproj'.*matches no module.*q_proj"):
-        names(base, target_modules=["qproj"])
-    with pytest.raises(ValueError, match=r"layers_to_transform=\[7\].*layers 0 to 2"):
-        names(base, target_modules=["q_proj"], layers_to_transform=[7])
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"target_modules": ["qproj"]}, r"'qproj' matches no module.*q_proj"),
+        ({"target_modules": ["q_proj", "v_porj"]}, r"'v_porj' matches no module.*v_proj"),
+        ({"target_modules": "q_proj"}, r"'q_proj' matches no module.*endings as a list.*q_proj"),
+        ({"target_modules": "*.q_proj"}, r"'\*\.q_proj' is not a regular expression: nothing to"),
+        ({"target_modules": ["q_proj", "lm_head"]}, r"'lm_head' matches only lm_head, in no deco"),
+        ({"target_modules": "lm_head"}, r"'lm_head' matches only lm_head, in no decoder layer"),
+        ({"layers_to_transform": [1, 7]}, r"layers_to_transform=\[1, 7\].*layers 0 to 2"),
+        ({"layer_stride": 4}, r"layer_stride=4 chooses no layer.*only 3"),
+        (
+            {"target_modules": r".*\.0\.self_attn\.q_proj", "layer_stride": 2},
+            r"layer_stride=2 together match no module",
+        ),
+        (
+            {"target_modules": r".*q_proj", "layers_to_transform": [1]},
+            r"layers_to_transform=\[1\] has no effect on the regular expression",
+        ),
+    ],
+)
+def test_what_matches_nothing_is_a_clear_error(base, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        names(base, **kwargs)
 
 
 def test_module_of_unknown_form_is_refused(base):
