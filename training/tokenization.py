@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A question and its answer as token ids, with the loss on the answer alone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -78,6 +79,58 @@ def tokenize_example(
         ExampleTooLongError: prompt and answer take more than `max_length` tokens.
         ValueError: the chat template is missing or cannot be split into prompt and answer.
     """
+    prompt_text, answer_text = render_turns(prompt, answer, tokenizer)
+    # The template holds the special tokens already; a second BOS would be an error.
+    prompt_ids = tokenizer(prompt_text, add_special_tokens=False)["input_ids"]
+    answer_ids = tokenizer(answer_text, add_special_tokens=False)["input_ids"]
+    answer_ids = cut_after_end_of_turn(answer_ids, tokenizer)
+
+    length = len(prompt_ids) + len(answer_ids)
+    if length > max_length:
+        raise ExampleTooLongError(
+            f"max_length={max_length}, but an example takes {length} tokens ({len(prompt_ids)} "
+            f"prompt, {len(answer_ids)} answer), and examples are never cut. Raise max_length. "
+            f"The prompt: {prompt!r}"
+        )
+    return {
+        "input_ids": prompt_ids + answer_ids,
+        "labels": [IGNORE_INDEX] * len(prompt_ids) + answer_ids,
+    }
+
+
+def count_tokens(prompts: Sequence[str], answers: Sequence[str], tokenizer: Any) -> list[int]:
+    """Lengths that `tokenize_example` gives, for many examples at once.
+
+    Args:
+        prompts: texts of user turns.
+        answers: texts of the assistant turns, aligned with them.
+        tokenizer: a tokenizer with a chat template.
+
+    Returns:
+        Number of tokens of each.
+
+    Raises:
+        ValueError: see `tokenize_example`.
+    """
+    turns = [render_turns(p, a, tokenizer) for p, a in zip(prompts, answers, strict=True)]
+    if not turns:
+        return []
+    prompt_ids, answer_ids = (
+        tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for texts in zip(*turns, strict=True)
+    )
+    return [
+        len(prompt) + len(cut_after_end_of_turn(answer, tokenizer))
+        for prompt, answer in zip(prompt_ids, answer_ids, strict=True)
+    ]
+
+
+def render_turns(prompt: str, answer: str, tokenizer: Any) -> tuple[str, str]:
+    """The text up to where generation starts, and the text from there on.
+
+    Raises:
+        ValueError: see `tokenize_example`.
+    """
     if tokenizer.chat_template is None:
         raise ValueError(
             f"The tokenizer {tokenizer.name_or_path!r} has no chat template. Take an instruct "
@@ -94,23 +147,7 @@ def tokenize_example(
             f"The chat template of {tokenizer.name_or_path!r} does not put the answer right behind "
             f"the generation prompt: prompt {prompt_text!r}, both turns {full_text!r}."
         )
-    # The template holds the special tokens already; a second BOS would be an error.
-    prompt_ids = tokenizer(prompt_text, add_special_tokens=False)["input_ids"]
-    answer_text = full_text[len(prompt_text) :]
-    answer_ids = tokenizer(answer_text, add_special_tokens=False)["input_ids"]
-    answer_ids = cut_after_end_of_turn(answer_ids, tokenizer)
-
-    length = len(prompt_ids) + len(answer_ids)
-    if length > max_length:
-        raise ExampleTooLongError(
-            f"max_length={max_length}, but an example takes {length} tokens ({len(prompt_ids)} "
-            f"prompt, {len(answer_ids)} answer), and examples are never cut. Raise max_length. "
-            f"The prompt: {prompt!r}"
-        )
-    return {
-        "input_ids": prompt_ids + answer_ids,
-        "labels": [IGNORE_INDEX] * len(prompt_ids) + answer_ids,
-    }
+    return prompt_text, full_text[len(prompt_text) :]
 
 
 def cut_after_end_of_turn(answer_ids: list[int], tokenizer: Any) -> list[int]:
