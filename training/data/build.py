@@ -197,7 +197,7 @@ def _take(example: dict[str, Any], split: str, rejections: Rejections) -> bool:
     if example[REJECTED] is None:
         rejections.accepted += 1
         return True
-    rejections.add(split, **json.loads(example[REJECTED]))
+    rejections.add(split, **json.loads(example[REJECTED]), once=True)
     rejections.check_stream()
     return False
 

@@ -55,9 +55,16 @@ class Rejections:
         return self.kinds.total()
 
     def add(
-        self, split: str, id: str, column: str, value: Any, reason: str, examples: int = 1
+        self,
+        split: str,
+        id: str,
+        column: str,
+        value: Any,
+        reason: str,
+        examples: int = 1,
+        once: bool = False,
     ) -> None:
-        """Take down one rejected row, once however often a stream is read.
+        """Take down one rejected row.
 
         Args:
             split: where the row is.
@@ -66,6 +73,7 @@ class Rejections:
             value: what stands there.
             reason: why it cannot be used.
             examples: how many examples it would have given.
+            once: leave out what was taken down before, for streams that are read again.
         """
         entry = {
             "source": self.source,
@@ -76,9 +84,10 @@ class Rejections:
             "reason": reason,
         }
         line = json.dumps(entry, ensure_ascii=False, default=str)
-        if line in self._known:
-            return
-        self._known.add(line)
+        if once:
+            if line in self._known:
+                return
+            self._known.add(line)
         self.lost += examples
         self.kinds[kind_of(column, reason)] += 1
         if self.path is not None:

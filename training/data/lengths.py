@@ -1,0 +1,164 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How long examples are in tokens and how large their molecules, in numbers and as a picture."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rdkit import Chem
+from rich.table import Table
+
+from training import tokenization
+from training.data.rejections import Rejections
+from training.tokenization import count_tokens
+
+MEASURES = ["task", "tokens", "atoms"]
+BINS = 60
+
+
+def measure(dataset: Dataset, tokenizer: Any, num_proc: int | None = None) -> pd.DataFrame:
+    """Tokens and heavy atoms of every example.
+
+    Args:
+        dataset: examples with the columns of `training.data`.
+        tokenizer: a tokenizer with a chat template.
+        num_proc: processes; None for one.
+
+    Returns:
+        For each example `task`, `tokens` (int, prompt and answer together, as training sees them)
+        and `atoms` (int, 0 without a molecule).
+
+    Raises:
+        ValueError: the chat template is missing or does not fit.
+    """
+    measured = dataset.map(
+        _measure_batch,
+        batched=True,
+        remove_columns=[column for column in dataset.column_names if column != "task"],
+        fn_kwargs={"tokenizer": tokenizer},
+        num_proc=None if num_proc is None else max(1, min(num_proc, len(dataset))),
+        # A tokenizer's own hash changes while it is used.
+        new_fingerprint=Hasher.hash([dataset._fingerprint, tokenizer_fingerprint(tokenizer)]),
+        desc="Measuring",
+    )
+    return measured.to_pandas() if len(measured) else pd.DataFrame(columns=MEASURES)
+
+
+def drop_too_long(
+    dataset: Dataset,
+    lengths: pd.DataFrame,
+    max_length: int,
+    split: str,
+    rejections: Rejections,
+) -> Dataset:
+    """Leave out examples of more than `max_length` tokens, as rejections; none is ever cut."""
+    too_long = (lengths["tokens"] > max_length).to_numpy()
+    if not too_long.any():
+        return dataset
+    for row in too_long.nonzero()[0]:
+        example = dataset[int(row)]
+        tokens = int(lengths["tokens"].iloc[row])
+        reason = f"too long: {tokens} tokens, more than max_length={max_length}"
+        rejections.add(split, example["id"], "prompt", example["prompt"], reason)
+        rejections.accepted -= 1
+    return dataset.select((~too_long).nonzero()[0])
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hash of what a tokenizer does to an example, and of the code that asks it."""
+    if tokenizer.is_fast:
+        # Padding and truncation are remembered from the last call; lengths do not depend on them.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+        content = tokenizer.backend_tokenizer.to_str()
+    else:
+        content = str(sorted(tokenizer.get_vocab().items()))
+    digest = hashlib.sha256(f"{content}{tokenizer.chat_template}".encode())
+    for module in (__file__, tokenization.__file__):
+        digest.update(Path(module).read_bytes())
+    return digest.hexdigest()
+
+
+def length_table(lengths: Mapping[str, pd.DataFrame]) -> Table:
+    """Examples, tokens and heavy atoms by split and task, for the screen.
+
+    Args:
+        lengths: from `measure`, by split.
+    """
+    table = Table(title="Examples", title_justify="left")
+    for column in ("split", "task"):
+        table.add_column(column)
+    for column in ("rows", "tokens: median", "95%", "max", "atoms: median", "95%", "max"):
+        table.add_column(column, justify="right")
+    for split, frame in lengths.items():
+        for task, part in frame.groupby("task"):
+            cells = [
+                f"{value:,.0f}"
+                for column in ("tokens", "atoms")
+                for value in np.percentile(part[column], [50, 95, 100])
+            ]
+            table.add_row(split, task, f"{len(part):,}", *cells)
+    return table
+
+
+def save_histograms(lengths: pd.DataFrame, max_length: int, path: Path) -> None:
+    """Write a PNG with the distributions of tokens and of heavy atoms, a line for each task.
+
+    Args:
+        lengths: from `measure`, with those that were too long.
+        max_length: drawn as a limit.
+        path: where the PNG is written.
+    """
+    # Not through pyplot, so that no display is needed and the caller's backend stays as it is.
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, column, label in zip(
+        figure.subplots(1, 2),
+        ("tokens", "atoms"),
+        ("tokens of prompt and answer", "heavy atoms of the molecule"),
+        strict=True,
+    ):
+        values = lengths[column]
+        low, high = int(values.min()), int(values.max())
+        # Whole numbers in each bin, so that no bin is empty for arithmetic alone.
+        step = max(1, -(-(high - low + 1) // BINS))
+        bins = np.arange(low, high + step + 1, step) - 0.5
+        for task, part in lengths.groupby("task"):
+            axes.hist(part[column], bins=bins, histtype="step", linewidth=1.5, label=task)
+        axes.set_xlabel(label)
+        axes.set_ylabel("examples")
+        axes.set_yscale("log")
+    tokens, atoms = figure.axes
+    too_long = int((lengths["tokens"] > max_length).sum())
+    if too_long:
+        tokens.axvline(
+            max_length,
+            color="0.4",
+            linestyle="--",
+            label=f"max_length {max_length}: {too_long:,} left out",
+        )
+    tokens.set_title(f"{len(lengths):,} examples")
+    tokens.legend(frameon=False, fontsize="small")
+    canvas.print_png(path)
+
+
+def _measure_batch(batch: dict[str, list], tokenizer: Any) -> dict[str, list]:
+    return {
+        "task": batch["task"],
+        "tokens": count_tokens(batch["prompt"], batch["answer"], tokenizer),
+        "atoms": [_count_atoms(molecule) for molecule in batch["molecule"]],
+    }
+
+
+def _count_atoms(smiles: str | None) -> int:
+    if smiles is None:
+        return 0
+    return Chem.MolFromSmiles(smiles, sanitize=False).GetNumHeavyAtoms()
