@@ -15,7 +15,14 @@ from training.data.splits import without_stereo
 # Tasks whose graph and answer are parts of one reaction.
 REACTION_ANSWERS = ("forward_reaction_prediction", "retrosynthesis")
 REACTION_TASKS = (*REACTION_ANSWERS, "reagent_prediction")
-# Kinds that `fail_on_leak` stops at; stereoisomers in two splits are only reported.
+KINDS = (
+    "molecule",
+    "molecule, stereo ignored",
+    "reaction",
+    "reaction, stereo ignored",
+    "question and answer",
+)
+# What `check_leaks` stops at; stereoisomers in two splits are only reported.
 EXACT = ("molecule", "reaction", "question and answer")
 
 
@@ -65,20 +72,20 @@ def find_leaks(splits: Mapping[str, Dataset], tasks: Mapping[str, Task]) -> list
             flat[smiles] = without_stereo(smiles)
         return flat[smiles]
 
-    keys: dict[str, dict[str, set[str]]] = {}
+    keys: dict[str, dict[str, set[str]]] = {kind: {} for kind in KINDS}
     for split, dataset in splits.items():
-        columns = ("task", "molecule", "prompt", "answer")
-        found: dict[str, set[str]] = {"molecule": set(), "reaction": set(), EXACT[2]: set()}
-        for task, molecule, prompt, answer in zip(*(dataset[c][:] for c in columns), strict=True):
-            found[EXACT[2]].add(f"{prompt} → {answer}")
-            if molecule is not None:
-                found["molecule"].add(molecule)
-            if task in REACTION_TASKS:
-                found["reaction"].add(_reaction(task, molecule, answer, tasks))
-        for kind in ("molecule", "reaction"):
-            found[f"{kind}, stereo ignored"] = {flatten(key) for key in found[kind]}
-        for kind, values in found.items():
-            keys.setdefault(kind, {})[split] = values
+        columns = [dataset[column][:] for column in ("task", "molecule", "prompt", "answer")]
+        molecules = set(columns[1]) - {None}
+        reactions = {
+            _reaction(task, molecule, answer, tasks)
+            for task, molecule, _, answer in zip(*columns, strict=True)
+            if task in REACTION_TASKS
+        }
+        questions = {f"{prompt} → {answer}" for _, _, prompt, answer in zip(*columns, strict=True)}
+        flat_ones = [{flatten(key) for key in found} for found in (molecules, reactions)]
+        found = (molecules, flat_ones[0], reactions, flat_ones[1], questions)
+        for kind, values in zip(KINDS, found, strict=True):
+            keys[kind][split] = values
     leaks = []
     for kind, sets in keys.items():
         if not any(sets.values()):
@@ -112,11 +119,10 @@ def check_leaks(leaks: list[Leak]) -> None:
 
 def leak_table(title: str, leaks: list[Leak]) -> Table:
     """Shared molecules, reactions and questions by pair of splits, for the screen."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("in two splits")
-    pairs = list(dict.fromkeys((leak.first, leak.second) for leak in leaks))
-    for first, second in pairs:
-        table.add_column(f"{first} & {second}\n(share of {second})", justify="right")
+    table = Table(title=f"{title} (share of the second split)", title_justify="left")
+    table.add_column("in two splits", overflow="fold")
+    for first, second in dict.fromkeys((leak.first, leak.second) for leak in leaks):
+        table.add_column(f"{first}\n& {second}", justify="right")
     for kind in dict.fromkeys(leak.kind for leak in leaks):
         row = [leak for leak in leaks if leak.kind == kind]
         cells = [f"{leak.shared:,} ({leak.share:.1%})" if leak.shared else "0" for leak in row]

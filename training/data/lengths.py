@@ -13,6 +13,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rdkit import Chem
 from rich.table import Table
 
@@ -94,16 +95,16 @@ def length_table(lengths: Mapping[str, pd.DataFrame]) -> Table:
         lengths: from `measure`, by split.
     """
     table = Table(title="Examples", title_justify="left")
-    for column in ("split", "task"):
-        table.add_column(column)
-    for column in ("rows", "tokens: median", "95%", "max", "atoms: median", "95%", "max"):
-        table.add_column(column, justify="right")
+    table.add_column("split")
+    table.add_column("task", overflow="fold")
+    table.add_column("rows", justify="right")
+    for column in ("tokens", "atoms"):
+        table.add_column(f"{column}\n50%, 95%, max", justify="right")
     for split, frame in lengths.items():
         for task, part in frame.groupby("task"):
             cells = [
-                f"{value:,.0f}"
+                ", ".join(f"{value:.0f}" for value in np.percentile(part[column], [50, 95, 100]))
                 for column in ("tokens", "atoms")
-                for value in np.percentile(part[column], [50, 95, 100])
             ]
             table.add_row(split, task, f"{len(part):,}", *cells)
     return table
@@ -136,17 +137,21 @@ def save_histograms(lengths: pd.DataFrame, max_length: int, path: Path) -> None:
         axes.set_xlabel(label)
         axes.set_ylabel("examples")
         axes.set_yscale("log")
-    tokens, atoms = figure.axes
+        axes.set_ylim(bottom=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tokens = figure.axes[0]
     too_long = int((lengths["tokens"] > max_length).sum())
     if too_long:
         tokens.axvline(
-            max_length,
+            max_length + 0.5,
             color="0.4",
             linestyle="--",
             label=f"max_length {max_length}: {too_long:,} left out",
         )
-    tokens.set_title(f"{len(lengths):,} examples")
-    tokens.legend(frameon=False, fontsize="small")
+    figure.suptitle(f"{len(lengths):,} examples")
+    figure.legend(
+        *tokens.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+    )
     canvas.print_png(path)
 
 

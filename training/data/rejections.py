@@ -127,7 +127,8 @@ def kind_of(column: str, reason: str) -> str:
     text = " ".join(reason.split())
     # A long molecule is cut in a message, before its closing quote.
     text = re.sub(r"'[^']*?(?:'|…)|\"[^\"]*?(?:\"|…)", "…", text)
-    text = re.sub(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", "#", text)
+    # Not the limit in `max_length=256`.
+    text = re.sub(r"(?<![=\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?", "#", text)
     text = re.sub(r"[:,]? *(?:Correct it or )?drop the row.*$", "", text, flags=re.IGNORECASE)
     return f"{column}: {text.strip(' .')[:100]}"
 
