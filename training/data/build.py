@@ -90,10 +90,11 @@ def build_examples(
         The splits of the source with the string columns `COLUMNS`; `molecule` is the canonical
         SMILES of what becomes the graph, `property` the property or label asked for, or None.
         And the rejections. Of a stream nothing is read yet: rejections are counted as it is
-        read, in the process that reads it.
+        read, in the process that reads it; `Rejections.check` judges them all at its end.
 
     Raises:
-        TooManyRejectedError: more than `max_rejected`; of a stream, while it is read.
+        TooManyRejectedError: more than `max_rejected`; of a stream, while it is read, once it has
+            given enough examples to judge.
         RejectedRowError: with `strict`, names row, column, value and reason.
         ValueError: unknown phrasings or task, or settings that the task does not take.
     """
@@ -148,8 +149,13 @@ def code_fingerprint(read: Callable) -> str:
     return digest.hexdigest()
 
 
+def processes(num_proc: int | None, rows: int) -> int | None:
+    """What `map` shall be told: None, for none besides this one, or a number up to `rows`."""
+    number = min(num_proc or 1, rows)
+    return number if number > 1 else None
+
+
 def _build_split(rows: Dataset, job: _Job, rejections: Rejections, num_proc: int | None) -> Dataset:
-    processes = None if num_proc is None else max(1, min(num_proc, len(rows)))
     cache_file = None
     # `datasets` keeps results beside the files of a data set; one in memory has none.
     if not rows.cache_files and datasets.is_caching_enabled():
@@ -163,7 +169,7 @@ def _build_split(rows: Dataset, job: _Job, rejections: Rejections, num_proc: int
         remove_columns=rows.column_names,
         features=FEATURES,
         fn_kwargs={"job": job},
-        num_proc=processes,
+        num_proc=processes(num_proc, len(rows)),
         cache_file_name=cache_file,
         desc=f"{job.source} {job.split}",
     )

@@ -18,6 +18,7 @@ from rdkit import Chem
 from rich.table import Table
 
 from training import tokenization
+from training.data.build import processes
 from training.data.rejections import Rejections
 from training.tokenization import count_tokens
 
@@ -45,7 +46,7 @@ def measure(dataset: Dataset, tokenizer: Any, num_proc: int | None = None) -> pd
         batched=True,
         remove_columns=[column for column in dataset.column_names if column != "task"],
         fn_kwargs={"tokenizer": tokenizer},
-        num_proc=None if num_proc is None else max(1, min(num_proc, len(dataset))),
+        num_proc=processes(num_proc, len(dataset)),
         # A tokenizer's own hash changes while it is used.
         new_fingerprint=Hasher.hash([dataset._fingerprint, tokenizer_fingerprint(tokenizer)]),
         desc="Measuring",
