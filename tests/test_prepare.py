@@ -26,6 +26,7 @@ from training.tokenization import tokenize_example
 
 pytestmark = pytest.mark.usefixtures("small_qm9", "cache")
 PNG = b"\x89PNG"
+DATA_RECIPES = sorted(Path(__file__).parents[1].glob("training/recipes/data/*.yaml"))
 
 
 @pytest.fixture
@@ -164,6 +165,12 @@ def test_nothing_else_is_overwritten(recipe: dict, tmp_path: Path):
     recipe["data"]["split"]["sizes"] = {"test": 5}
     prepare.main([write(recipe, tmp_path), "--overwrite"])
     assert "validation" not in read_info(other)["rows"]
+
+
+@pytest.mark.parametrize("path", DATA_RECIPES, ids=lambda path: path.stem)
+def test_shipped_data_recipes_are_valid(path: Path):
+    settings, _ = prepare.read_settings(path)
+    assert all(entry["source"] in sources.SOURCES for entry in settings.sources)
 
 
 @pytest.mark.parametrize(
