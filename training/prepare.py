@@ -186,7 +186,7 @@ def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -
 
     rejected_path = output_dir.with_name(f"{output_dir.name}.{REJECTED_FILE}")
     rejected_path.parent.mkdir(parents=True, exist_ok=True)
-    rejected_path.write_text("", encoding="utf-8")
+    rejected_path.unlink(missing_ok=True)  # of a run that failed
     built, rejections, lengths = [], [], []
     for source, entry in zip(sources, settings.sources, strict=True):
         splits, measured, rejected = _build(source, entry, settings, tokenizer, rejected_path)
@@ -210,7 +210,9 @@ def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -
             settings.max_length,
             folder / HISTOGRAM_FILE,
         )
-        shutil.copyfile(rejected_path, folder / REJECTED_FILE)
+        (folder / REJECTED_FILE).touch()
+        if rejected_path.exists():
+            shutil.copyfile(rejected_path, folder / REJECTED_FILE)
         write_info(
             folder,
             {
@@ -225,7 +227,7 @@ def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -
                 },
             },
         )
-    rejected_path.unlink()
+    rejected_path.unlink(missing_ok=True)
     console.print(f"Saved to {output_dir}", soft_wrap=True)
 
 
