@@ -13,8 +13,10 @@ EXTRAS = {
         "datasets>=4",
         "filelock>=3.12",
         "gguf>=0.10",
+        "matplotlib>=3.8",
         "pandas>=2",
         "pyyaml>=6",
+        "rich>=13",
     ],
     # python -m eval.…
     "eval": [

@@ -79,6 +79,7 @@ def read_data_settings(name_or_path: str) -> dict:
 
     Raises:
         OSError: if the checkpoint holds no `data.json`.
+        ValueError: it was trained on prepared data, which this benchmark does not score.
     """
     try:
         path = cached_file(name_or_path, "data.json")
@@ -87,7 +88,13 @@ def read_data_settings(name_or_path: str) -> dict:
             f"{name_or_path!r} holds no data.json, which says what molecules the model has not "
             f"seen: score a folder written by training.finetune ({error})"
         ) from error
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    if "prepared" in settings:
+        raise ValueError(
+            f"{name_or_path!r} was trained on prepared data ({settings['prepared']}), but only "
+            "models trained on QM9's own recipe can be scored here."
+        )
+    return settings
 
 
 def describe_run(

@@ -52,8 +52,12 @@ class Task:
         """SMILES of what becomes the graph of a question about `molecule`."""
         return molecule
 
-    def answer(self, value: Any) -> str:
+    def answer(self, value: Any, name: str | None = None) -> str:
         """Write an answer as the assistant shall.
+
+        Args:
+            value: what stands in the data.
+            name: the property or label that was asked for, where the task has several.
 
         Raises:
             ValueError: the value cannot be an answer.
@@ -90,7 +94,7 @@ class MoleculeAnswer(Task):
 
     metrics: tuple[str, ...] = ("molecule_match", "fingerprint_similarity")
 
-    def answer(self, value: str) -> str:
+    def answer(self, value: str, name: str | None = None) -> str:
         """Write canonical SMILES in the task's notation."""
         return self.spell(canonical_smiles(parse_molecule(value)))
 
@@ -297,7 +301,7 @@ class PropertyClassification(Task):
         text = _choose("Label", label, self.labels)
         return self._prompt(phrasing, molecule=self.spell(molecule), label=text)
 
-    def answer(self, value: Any) -> str:
+    def answer(self, value: Any, name: str | None = None) -> str:
         """`Yes` or `No` for 1 or 0.
 
         Raises:

@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoConfig, HfArgumentParser, TrainingArguments
 
 from training.base_model import WHEEL_BASES
+from training.data.prepared import read_info
 
 BASE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -83,8 +84,12 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which questions to learn from. All sizes are numbers of molecules."""
+    """Which questions to learn from: prepared data, or QM9 in numbers of molecules."""
 
+    prepared: str | None = field(
+        default=None,
+        metadata={"help": "Folder written by training.prepare; without it, QM9 as set below."},
+    )
     properties: list[str] = field(
         default_factory=lambda: ["gap"], metadata={"help": "From homo, lumo and gap."}
     )
@@ -94,9 +99,24 @@ class DataArguments:
     )
     test_molecules: int = field(default=400, metadata={"help": "Molecules held out for eval."})
     split_seed: int = field(default=0, metadata={"help": "Seed of the split over molecules."})
-    max_length: int = field(
-        default=256, metadata={"help": "Longest example in tokens; longer ones are left out."}
+    max_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Longest example in tokens; longer ones are left out. By default that of the "
+            "prepared data, or 256."
+        },
     )
+
+    @staticmethod
+    def qm9_keys() -> tuple[str, ...]:
+        """The keys that have no meaning next to `prepared`."""
+        return (
+            "properties",
+            "train_molecules",
+            "validation_molecules",
+            "test_molecules",
+            "split_seed",
+        )
 
     def qm9_settings(self) -> dict[str, Any]:
         """The keyword arguments of `training.data.qm9.load_qm9`."""
@@ -153,6 +173,8 @@ def recipe_flags(path: Path, known: list[str]) -> list[str]:
         raise ValueError(f"{path}: a recipe is a mapping of keys to values, like `rank: 16`.")
     flags = []
     for key, value in recipe.items():
+        if key == "data":  # for training.prepare
+            continue
         if key not in known:
             similar = difflib.get_close_matches(str(key), known, n=1)
             hint = f" Did you mean {similar[0]!r}?" if similar else ""
@@ -199,7 +221,9 @@ def check_arguments(
             f"max_steps={training_args.max_steps}, num_train_epochs="
             f"{training_args.num_train_epochs}: nothing to train. Set one of them above 0."
         )
-    if training_args.eval_strategy != "no" and data_args.validation_molecules == 0:
+    if data_args.prepared is not None:
+        check_prepared(data_args, training_args)
+    elif training_args.eval_strategy != "no" and data_args.validation_molecules == 0:
         raise ValueError(
             f"eval_strategy={training_args.eval_strategy.value} needs validation_molecules above 0."
         )
@@ -212,6 +236,27 @@ def check_arguments(
                 "Write it like '{\"num_layers\": 3}'."
             ) from None
     check_output_dir(training_args)
+
+
+def check_prepared(data_args: DataArguments, training_args: TrainingArguments) -> None:
+    """Make sure that prepared data are there and alone say what is learned.
+
+    Raises:
+        ValueError: names the folder or the key, and what to do.
+    """
+    default = DataArguments()
+    for key in default.qm9_keys():
+        if getattr(data_args, key) != getattr(default, key):
+            raise ValueError(
+                f"{key}={getattr(data_args, key)} is for QM9, but prepared="
+                f"{data_args.prepared!r} says which data to use: give one of the two."
+            )
+    rows = read_info(data_args.prepared)["rows"]
+    if training_args.eval_strategy != "no" and not rows.get("validation"):
+        raise ValueError(
+            f"eval_strategy={training_args.eval_strategy.value} needs a validation split, but "
+            f"{data_args.prepared!r} has only {', '.join(rows)}."
+        )
 
 
 def check_output_dir(training_args: TrainingArguments) -> None:

@@ -11,10 +11,12 @@ Every key of a recipe is also a flag; `--help` lists them all. The model, its pr
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import DatasetDict
 from transformers import (
     AutoTokenizer,
     Trainer,
@@ -35,8 +37,11 @@ from training.arguments import (
 )
 from training.base_model import resolve_base
 from training.collator import MoraCollator
-from training.data.qm9 import load_qm9
+from training.data.prepared import load_prepared
+from training.data.qm9 import load_qm9, qm9_properties
 from training.tokenization import tokenize_dataset
+
+DEFAULT_MAX_LENGTH = 256
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,13 +70,16 @@ def finetune(
     Returns:
         The Trainer, after training.
     """
+    data = load_data(data_args)
     processor = MoraProcessor(
-        feature_extractor=MoleculeFeatureExtractor(),
+        feature_extractor=MoleculeFeatureExtractor(max_atoms=data.max_atoms),
         tokenizer=AutoTokenizer.from_pretrained(model_args.base),
+        tasks=data.tasks,
     )
-    dataset = load_qm9(**data_args.qm9_settings())
     train_dataset, validation_dataset = (
-        tokenize_dataset(dataset[split], processor.tokenizer, data_args.max_length)
+        tokenize_dataset(data.splits[split], processor.tokenizer, data.max_length)
+        if split in data.splits
+        else []
         for split in ("train", "validation")
     )
 
@@ -91,7 +99,7 @@ def finetune(
         train_dataset=train_dataset,
         eval_dataset=validation_dataset if len(validation_dataset) > 0 else None,
         processing_class=processor,
-        callbacks=[SaveDataSettings(data_args)],
+        callbacks=[SaveDataSettings(data.settings)],
         optimizer_cls_and_kwargs=optimizer_with_two_rates(
             model, training_args, model_args.generator_learning_rate
         ),
@@ -101,12 +109,61 @@ def finetune(
 
     # Before save_model, which uploads the whole folder when push_to_hub is set.
     if trainer.is_world_process_zero():
-        write_data_settings(data_args, Path(training_args.output_dir))
+        write_data_settings(data.settings, Path(training_args.output_dir))
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
         print(f"Saved the model and its processor to {training_args.output_dir}")
     return trainer
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
+
+    Attributes:
+        splits: `train` and, if there is one, `validation`.
+        settings: the content of `data.json`: the keyword arguments of `load_qm9`, or `prepared`,
+            the folder, and `fingerprints` of its splits.
+        tasks: see `MoraProcessor`.
+        max_length: longest example in tokens.
+        max_atoms: see `MoleculeFeatureExtractor`.
+    """
+
+    splits: DatasetDict
+    settings: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+    max_length: int
+    max_atoms: int
+
+
+def load_data(data_args: DataArguments) -> TrainingData:
+    """Open the prepared data that the arguments name, or make the questions about QM9.
+
+    Raises:
+        ValueError: the folder is not as `training.prepare` left it.
+    """
+    if data_args.prepared is None:
+        settings = data_args.qm9_settings()
+        return TrainingData(
+            load_qm9(**settings),
+            settings,
+            tasks={"property_prediction": {"properties": qm9_properties(data_args.properties)}},
+            max_length=data_args.max_length or DEFAULT_MAX_LENGTH,
+            max_atoms=MoleculeFeatureExtractor().max_atoms,
+        )
+    prepared = load_prepared(data_args.prepared)
+    settings = {
+        "prepared": str(prepared.path.resolve()),
+        "fingerprints": prepared.info["fingerprints"],
+    }
+    return TrainingData(
+        prepared.splits,
+        settings,
+        tasks=prepared.tasks,
+        max_length=data_args.max_length or prepared.info["settings"]["max_length"],
+        max_atoms=prepared.info["settings"]["max_atoms"],
+    )
 
 
 def optimizer_with_two_rates(
@@ -144,8 +201,8 @@ def optimizer_with_two_rates(
 class SaveDataSettings(TrainerCallback):
     """Puts `data.json` into every checkpoint, so that each can be scored on its own test split."""
 
-    def __init__(self, data_args: DataArguments):
-        self.data_args = data_args
+    def __init__(self, settings: dict[str, Any]):
+        self.settings = settings
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -153,13 +210,12 @@ class SaveDataSettings(TrainerCallback):
         """Called by the Trainer after it has saved a checkpoint."""
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            write_data_settings(self.data_args, checkpoint)
+            write_data_settings(self.settings, checkpoint)
 
 
-def write_data_settings(data_args: DataArguments, folder: Path) -> None:
-    """Write `data.json`, the keyword arguments of `load_qm9`, into `folder`."""
-    text = json.dumps(data_args.qm9_settings(), indent=2) + "\n"
-    (folder / "data.json").write_text(text, encoding="utf-8")
+def write_data_settings(settings: dict[str, Any], folder: Path) -> None:
+    """Write `data.json`, which says what the model was trained on, into `folder`."""
+    (folder / "data.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

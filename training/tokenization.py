@@ -15,6 +15,10 @@ class ExampleTooLongError(ValueError):
     """An example has more tokens than `max_length`."""
 
 
+class AnswerError(ValueError):
+    """An answer that this tokenizer or its chat template cannot give back as it is."""
+
+
 def tokenize_dataset(dataset: Dataset, tokenizer: Any, max_length: int) -> Dataset:
     """Tokenise every row; rows longer than `max_length` are left out and counted on the screen.
 
@@ -80,8 +84,9 @@ def tokenize_example(
 
     Raises:
         ExampleTooLongError: prompt and answer take more than `max_length` tokens.
-        ValueError: the chat template is missing, changes the answer or does not end it, or the
-            tokenizer does not give the answer back. The message says which.
+        AnswerError: the answer is empty, the chat template changes it, or the tokenizer does not
+            give it back.
+        ValueError: the chat template is missing or does not end an answer.
     """
     if tokenizer.chat_template is None:
         raise ValueError(
@@ -89,7 +94,7 @@ def tokenize_example(
             "model as base, or set tokenizer.chat_template."
         )
     if not answer.strip():
-        raise ValueError(f"The answer {answer!r} is empty: nothing to learn for {prompt!r}.")
+        raise AnswerError(f"The answer {answer!r} is empty: nothing to learn for {prompt!r}.")
     user_turn = [{"role": "user", "content": prompt}]
     prompt_ids = tokenizer.apply_chat_template(
         user_turn, add_generation_prompt=True, tokenize=True, return_dict=True
@@ -99,7 +104,7 @@ def tokenize_example(
     answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"] + [end_id]
     read = read_answer(tokenizer, answer_ids)
     if read != answer:
-        raise ValueError(
+        raise AnswerError(
             f"The tokenizer {tokenizer.name_or_path!r} reads the answer {answer!r} back as "
             f"{read!r}. It may normalise blanks or Unicode, lack a character, or the answer "
             "contains the text of a special token: change the answer."
@@ -122,8 +127,9 @@ def check_template(prompt: str, answer: str, tokenizer: Any) -> int:
     """Check that the chat template writes the answer as it is, and return its end-of-turn token.
 
     Raises:
-        ValueError: the template leaves the answer out or changes it, or does not close the
-            assistant's turn with a special token, so that the model could never learn to stop.
+        AnswerError: the template changes the answer.
+        ValueError: the template leaves the answer out, or does not close the assistant's turn with
+            a special token, so that the model could never learn to stop.
     """
     name = f"The chat template of {tokenizer.name_or_path!r}"
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
@@ -133,7 +139,7 @@ def check_template(prompt: str, answer: str, tokenizer: Any) -> int:
         raise ValueError(f"{name} leaves the assistant's turn out or rewrites it: {written!r}.")
     before, behind = around
     if written != before + answer + behind:
-        raise ValueError(
+        raise AnswerError(
             f"{name} changes the answer {answer!r}: it writes {written!r}. Most often it trims "
             "blanks at the ends: strip the answers, or set another tokenizer.chat_template."
         )

@@ -11,13 +11,17 @@ import importlib.util
 import logging
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from datasets import Dataset, DatasetDict
 from rdkit import Chem, rdBase
 
-from modeling_mora.tasks_mora import get_task
+from modeling_mora.tasks_mora import QM9_PROPERTIES, get_task
+from training.data.source import RawExample, Source
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +55,7 @@ def load_qm9(
         ValueError: an unknown property, a negative count, or more molecules than QM9 has.
         FileNotFoundError: qm9pack is not installed.
     """
-    if isinstance(properties, str):
-        properties = [properties]
-    unknown = [name for name in properties if name not in PROPERTY_COLUMNS]
-    if unknown or not properties:
-        raise ValueError(f"properties={list(properties)}: choose from {list(PROPERTY_COLUMNS)}.")
+    properties = _check_properties(properties)
     sizes = {"test": test, "validation": validation, "train": train}
     for split, size in sizes.items():
         if size < 0:
@@ -74,6 +74,32 @@ def load_qm9(
             [example(row, name) for row in rows for name in properties]
         )
     return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
+
+
+def qm9_source(properties: Sequence[str] = ("homo", "lumo", "gap")) -> Source:
+    """All of QM9, without official splits.
+
+    Args:
+        properties: one question per molecule for each of these, from `homo`, `lumo` and `gap`.
+
+    Raises:
+        ValueError: an unknown property.
+        FileNotFoundError: qm9pack is not installed.
+    """
+    properties = _check_properties(properties)
+    return Source(
+        name="qm9",
+        task="property_prediction",
+        splits={"all": Dataset.from_pandas(read_qm9(), preserve_index=False)},
+        read=partial(read_row, properties=tuple(properties)),
+        task_settings={"properties": {name: QM9_PROPERTIES[name] for name in properties}},
+        molecule_format="smiles",
+    )
+
+
+def qm9_properties(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings of the task for these properties only, as a processor's file holds them."""
+    return {name: asdict(QM9_PROPERTIES[name]) for name in names}
 
 
 def read_qm9() -> pd.DataFrame:
@@ -145,12 +171,39 @@ def example(row: dict, name: str) -> dict[str, str]:
         name: the property asked for.
     """
     task = get_task("property_prediction")
+    (raw,) = read_row(row, (name,))
     return {
         "task": "property_prediction",
-        "prompt": task.question(row["SMILES"], name),
-        "answer": task.answer(row[PROPERTY_COLUMNS[name]]),
-        "molecule": row["SMILES"],
-        "id": row["XYZ_file"].removesuffix(".xyz"),
+        "prompt": task.question(raw.molecule, **raw.options),
+        "answer": task.answer(raw.answer, name),
+        "molecule": raw.molecule,
+        "id": raw.id,
         "source": "qm9",
         "property": name,
     }
+
+
+def read_row(row: dict, properties: Sequence[str]) -> list[RawExample]:
+    """The questions about the molecule of one row, one for each property.
+
+    Args:
+        row: columns as from `read_qm9`.
+        properties: from `homo`, `lumo` and `gap`.
+    """
+    return [
+        RawExample(
+            id=row["XYZ_file"].removesuffix(".xyz"),
+            molecule=row["SMILES"],
+            answer=row[PROPERTY_COLUMNS[name]],
+            options={"property": name},
+            columns=("SMILES", PROPERTY_COLUMNS[name]),
+        )
+        for name in properties
+    ]
+
+
+def _check_properties(properties: Sequence[str] | str) -> list[str]:
+    properties = [properties] if isinstance(properties, str) else list(properties)
+    if not properties or any(name not in PROPERTY_COLUMNS for name in properties):
+        raise ValueError(f"properties={properties}: choose from {list(PROPERTY_COLUMNS)}.")
+    return properties
