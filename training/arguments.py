@@ -15,6 +15,8 @@ from training.base_model import WHEEL_BASES
 from training.data.prepared import read_info
 
 BASE_DTYPES = ("auto", "float32", "bfloat16", "float16")
+# Model arguments that are no settings of `MoraConfig`.
+NOT_OF_CONFIG = ("base", "base_dtype", "chat_template", "generator_learning_rate", "graph_encoder")
 
 
 @dataclass
@@ -28,6 +30,10 @@ class ModelArguments:
     base_dtype: str = field(
         default="auto",
         metadata={"help": "Number format of the frozen LLM: float32, bfloat16, float16 or auto."},
+    )
+    chat_template: str | None = field(
+        default=None,
+        metadata={"help": "Jinja text of the chat template, for a base whose tokenizer has none."},
     )
     generator_learning_rate: float | None = field(
         default=None,
@@ -67,13 +73,20 @@ class ModelArguments:
             "help": "Settings of `MoraGraphConfig`: a YAML mapping, or JSON on the command line."
         },
     )
+    graph_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "MoleculeSTM's molecule_model.pth, whose graph encoder is taken in place of a "
+            "new one."
+        },
+    )
 
     def mora_settings(self) -> dict[str, Any]:
         """The keyword arguments of `MoraConfig` that were given."""
         settings = {
             name: value
             for name, value in vars(self).items()
-            if name not in ("base", "base_dtype", "generator_learning_rate") and value is not None
+            if name not in NOT_OF_CONFIG and value is not None
         }
         if self.target_modules == ["all-linear"]:
             settings["target_modules"] = "all-linear"
@@ -148,12 +161,19 @@ def parse_arguments(
         usage="%(prog)s [RECIPE.yaml] [--key value ...]",
         allow_abbrev=False,
     )
-    if arguments and not arguments[0].startswith("-"):
+    recipe = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
+    if recipe is not None:
         known = [key.name for kind in parser.dataclass_types for key in fields(kind) if key.init]
-        arguments = recipe_flags(Path(arguments[0]), known) + arguments[1:]
+        arguments = recipe_flags(recipe, known) + arguments[1:]
     model_args, data_args, training_args = parser.parse_args_into_dataclasses(
         arguments, look_for_args_file=False
     )
+    if recipe is not None and data_args.prepared is None and "data" in read_recipe(recipe):
+        # It would train on QM9 otherwise, whatever the section says.
+        raise ValueError(
+            f"{recipe} has a data section, but `prepared` does not say where its data are: run "
+            f"`python -m training.prepare {recipe} --output_dir DIR` and add `--prepared DIR`."
+        )
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args
 
@@ -168,11 +188,8 @@ def recipe_flags(path: Path, known: list[str]) -> list[str]:
     Raises:
         ValueError: not a mapping, or an unknown key.
     """
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of keys to values, like `rank: 16`.")
     flags = []
-    for key, value in recipe.items():
+    for key, value in read_recipe(path).items():
         if key == "data":  # for training.prepare
             continue
         if key not in known:
@@ -190,6 +207,18 @@ def recipe_flags(path: Path, known: list[str]) -> list[str]:
         else:
             flags.extend([f"--{key}", *map(str, values)])
     return flags
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The keys and values of a recipe.
+
+    Raises:
+        ValueError: it is no mapping.
+    """
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of keys to values, like `rank: 16`.")
+    return recipe
 
 
 def check_arguments(
@@ -235,6 +264,14 @@ def check_arguments(
                 f"graph_config={model_args.graph_config!r} is not JSON ({error}). "
                 "Write it like '{\"num_layers\": 3}'."
             ) from None
+    if model_args.graph_encoder is not None:
+        if model_args.graph_config is not None:
+            raise ValueError("graph_encoder has its own graph_config: give only one of them.")
+        if not Path(model_args.graph_encoder).is_file():
+            raise ValueError(
+                f"graph_encoder={model_args.graph_encoder!r} is no file: download MoleculeSTM's "
+                "molecule_model.pth (README.md says where) and give its path."
+            )
     check_output_dir(training_args)
 
 

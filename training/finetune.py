@@ -28,7 +28,12 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM, MoraProcessor
+from modeling_mora import (
+    MoleculeFeatureExtractor,
+    MoraForCausalLM,
+    MoraGraphEncoder,
+    MoraProcessor,
+)
 from training.arguments import (
     DataArguments,
     ModelArguments,
@@ -70,10 +75,15 @@ def finetune(
     Returns:
         The Trainer, after training.
     """
+    graph_encoder = None
+    if model_args.graph_encoder is not None:  # first, as the file may be corrupt
+        graph_encoder = MoraGraphEncoder.from_moleculestm(model_args.graph_encoder)
     data = load_data(data_args)
+    tokenizer = AutoTokenizer.from_pretrained(model_args.base)
+    tokenizer.chat_template = model_args.chat_template or tokenizer.chat_template
     processor = MoraProcessor(
         feature_extractor=MoleculeFeatureExtractor(max_atoms=data.max_atoms),
-        tokenizer=AutoTokenizer.from_pretrained(model_args.base),
+        tokenizer=tokenizer,
         tasks=data.tasks,
     )
     train_dataset, validation_dataset = (
@@ -85,7 +95,10 @@ def finetune(
 
     set_seed(training_args.seed)  # the Trainer sets it too, but the fresh weights are drawn here
     model = MoraForCausalLM.from_base(
-        model_args.base, dtype=model_args.base_dtype, **model_args.mora_settings()
+        model_args.base,
+        graph_encoder=graph_encoder,
+        dtype=model_args.base_dtype,
+        **model_args.mora_settings(),
     )
     model.print_trainable_parameters()
 

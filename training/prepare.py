@@ -57,6 +57,8 @@ REJECTED_FILE = "rejected.jsonl"
 HISTOGRAM_FILE = "lengths.png"
 # What an entry of `sources` may say besides the settings of the source's own function.
 SOURCE_KEYS = ("source", "split", "phrasings", "weight")
+# What a recipe says once, for training and for its data section.
+SHARED_KEYS = ("base", "chat_template", "max_length")
 
 
 @dataclass
@@ -73,6 +75,7 @@ class DataSettings:
         phrasings: see `build_examples`, for sources without their own.
         base: the LLM whose tokenizer counts, as in a recipe.
         tokenizer: a folder or Hub id, if it is not the base's.
+        chat_template: Jinja text of the chat template, for a tokenizer without one.
         max_length: longest example in tokens.
         max_atoms: largest molecule in heavy atoms.
         num_proc: processes.
@@ -88,6 +91,7 @@ class DataSettings:
     phrasings: str | None = None
     base: str = "smollm2"
     tokenizer: str | None = None
+    chat_template: str | None = None
     max_length: int = 256
     max_atoms: int = 256
     num_proc: int = 1
@@ -106,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output_dir", type=Path, help="new folder (default: `prepared` of the recipe)"
     )
+    parser.add_argument(
+        "--data", help="file, folder or Hub id of the only source, instead of the file's"
+    )
     parser.add_argument("--num_proc", type=int, help="processes, instead of the file's")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier prepared data")
     args = parser.parse_args(arguments)
@@ -113,6 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings, output_dir = read_settings(args.settings)
         if args.num_proc is not None:
             settings.num_proc = args.num_proc
+        if args.data is not None:
+            if len(settings.sources) > 1:
+                raise ValueError(
+                    f"--data is for one source, but there are {len(settings.sources)}."
+                )
+            settings.sources[0]["data"] = args.data
         if args.output_dir or output_dir:
             prepare(settings, args.output_dir or output_dir, overwrite=args.overwrite)
         else:
@@ -125,7 +138,7 @@ def read_settings(path: Path) -> tuple[DataSettings, Path | None]:
     """Read a data section.
 
     Args:
-        path: YAML file; `base` and `max_length` of a recipe hold for its data section too.
+        path: YAML file; the `SHARED_KEYS` of a recipe hold for its data section too.
 
     Returns:
         The settings, and the folder that a recipe calls `prepared`, or None.
@@ -139,7 +152,7 @@ def read_settings(path: Path) -> tuple[DataSettings, Path | None]:
         raise ValueError(f"{path}: a data section is a mapping of keys to values.")
     section, output_dir = content, None
     if "data" in content:
-        shared = {key: content[key] for key in ("base", "max_length") if key in content}
+        shared = {key: content[key] for key in SHARED_KEYS if key in content}
         section, output_dir = {**shared, **(content["data"] or {})}, content.get("prepared")
     defaults = {key.name: key for key in dataclasses.fields(DataSettings)}
     for key, value in section.items():
@@ -183,6 +196,7 @@ def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -
     sources = [_open(entry, settings) for entry in settings.sources]
     tasks = merge_tasks(sources)
     tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer or resolve_base(settings.base))
+    tokenizer.chat_template = settings.chat_template or tokenizer.chat_template
 
     rejected_path = output_dir.with_name(f"{output_dir.name}.{REJECTED_FILE}")
     rejected_path.parent.mkdir(parents=True, exist_ok=True)
