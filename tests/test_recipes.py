@@ -144,7 +144,7 @@ def test_a_published_recipe_runs_on_a_tiny_base(tiny_base, checkpoint, save, tmp
     encoder = save(checkpoint)
     settings = {"prepared": prepared, "output_dir": run, "graph_encoder": encoder, "max_steps": 1}
     settings |= {"rank": 2, "layer_stride": 2, "generator_dim": 16, "generator_depth": 1}
-    settings |= {"generator_heads": 2, "bf16": "false", "base_dtype": "float32"}
+    settings |= {"generator_heads": 2}
     finetune.main([str(path), *CPU, *(f"--{key}={value}" for key, value in settings.items())])
     model = MoraForCausalLM.from_pretrained(run)
     expected = MoraGraphEncoder.from_moleculestm(encoder).state_dict()
