@@ -14,6 +14,7 @@ from datasets import Dataset
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
 from modeling_mora import MoleculeFeatureExtractor
+from modeling_mora.molecules_mora import MoleculeError, parse_molecule
 from modeling_mora.tasks_mora import Property, PropertyPrediction, get_task
 from training.data import build, qm9
 from training.data.build import COLUMNS, build_examples
@@ -289,3 +290,10 @@ def test_kinds_leave_names_numbers_and_advice_out():
     one = "Row 3: Molecule 'CC(' is not a valid SMILES: extra open. Correct it or drop the row."
     two = "Row 14: Molecule 'NN(' is not a valid SMILES: extra open. Correct it or drop the row."
     assert kind_of("s", one) == kind_of("s", two) == "s: is not a valid SMILES: extra open"
+    valence = "Explicit valence for an atom is greater than permitted"
+    for smiles, reason in {"c1cc(C": "extra open parentheses", "N(=O)(=O)=O": valence}.items():
+        with pytest.raises(MoleculeError) as error:
+            parse_molecule(smiles)
+        assert kind_of("s", str(error.value)) == f"s: is not a valid SMILES: {reason}"
+    number = "'x' is not a number: write a number or drop the row."
+    assert kind_of("s", number) == "s: is not a number"

@@ -65,9 +65,9 @@ def _graph(smiles: str | None, feature_extractor: MoleculeFeatureExtractor) -> s
 
 
 def _tokens(ids: Sequence[int], tokenizer: Any) -> str:
-    """The tokens as text, each with its blanks, separated by bars."""
-    texts = [tokenizer.decode([token]).replace("\n", "\\n") for token in ids]
+    """The tokens as text, in quotation marks because some begin with a blank."""
+    texts = [repr(tokenizer.decode([token])) for token in ids]
     if len(texts) > SHOWN_TOKENS:
         left_out = len(texts) - SHOWN_TOKENS
         texts = [*texts[: SHOWN_TOKENS - 2], f"… {left_out} more …", *texts[-2:]]
-    return "|".join(texts)
+    return " ".join(texts)

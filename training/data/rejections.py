@@ -143,7 +143,7 @@ def kind_of(column: str, reason: str) -> str:
     text = re.sub(r"^(?:Row \d+: )?(?:Molecule )?… ", "", text)
     # RDKit says the SMILES once more, and where it stopped reading.
     text = re.sub(r" while parsing: [^;]*|; check for mistakes around position \d+", "", text)
-    text = re.sub(r"(atom # \d+) \w+, \d+, ", r"\1 ", text)
+    text = re.sub(r"atom # \d+ \w+, \d+, is", "an atom is", text)
     # Not the limit in `max_length=256`.
     text = re.sub(r"(?<![=\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?", "#", text)
     text = re.sub(
