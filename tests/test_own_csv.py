@@ -14,6 +14,7 @@ from own_csv import BROKEN, REPEATED, ROWS, write_own_csv
 
 from training import prepare
 
+README = Path(__file__).parents[1] / "README.md"
 # By the line of the file: column, value (None for a long one) and a part of the reason.
 REASONS = {
     12: ("SMILES", "c1ccc(cc1", "extra open parentheses"),
@@ -108,6 +109,25 @@ def test_strict_stops_at_the_first(recipe: str, tmp_path: Path):
     with pytest.raises(SystemExit, match=r"row 11 .*column 'SMILES' holds 'c1ccc\(cc1'.*strict"):
         prepare.main([recipe, "--output_dir", str(tmp_path / "data"), "--strict"])
     assert not (tmp_path / "data").exists()
+
+
+def test_the_readme_shows_what_is_printed(
+    tiny_base: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    readme = README.read_text(encoding="utf-8").split("## Your own data")[1]
+    recipe = yaml.safe_load(readme.split("```yaml\n")[1].split("```")[0])
+    table = readme.split("```\nRejected rows")[1].split("```")[0]
+    lines = readme.split("```json\n")[1].split("```")[0].splitlines()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    write_own_csv(Path("logp.csv"))
+    Path("logp.yaml").write_text(yaml.safe_dump(recipe | {"base": str(tiny_base)}))
+    with pytest.raises(SystemExit, match="12 of 200"):
+        prepare.main(["logp.yaml", "--output_dir", "out"])
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in table.splitlines() if line] == printed[1:]
+    assert set(lines) < set(Path("out.rejected.jsonl").read_text().splitlines())
 
 
 @pytest.mark.parametrize(
