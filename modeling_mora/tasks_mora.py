@@ -8,6 +8,7 @@ checkpoint was trained on (properties, labels, notation) is stored with its proc
 """
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -256,9 +257,9 @@ class PropertyPrediction(Task):
         Raises:
             ValueError: the value is not a finite number.
         """
-        number = float(value)
+        number = _number(value)
         if not math.isfinite(number):
-            raise ValueError(f"{value} cannot be an answer: drop the row.")
+            raise ValueError(f"{value!r} is not a finite number: drop the row.")
         decimals = self._property(name).decimals
         # Adding zero turns the -0.0 of a tiny negative value into 0.0.
         return f"{round(number, decimals) + 0.0:.{decimals}f}"
@@ -307,7 +308,10 @@ class PropertyClassification(Task):
         Raises:
             ValueError: the value is neither.
         """
-        number = float(value)
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
         if number not in (0.0, 1.0):
             raise ValueError(f"{value!r} is neither 1 nor 0: drop the row.")
         return "Yes" if number else "No"
@@ -385,6 +389,27 @@ def task_settings(task: Task) -> dict[str, Any]:
     """The `settings` that make the same task again, for a processor's file."""
     default = asdict(type(task)())
     return {key: value for key, value in asdict(task).items() if value != default[key]}
+
+
+def _number(value: Any) -> float:
+    """A value of the data as a number; what is nearly one is never guessed at."""
+    text = str(value).strip()
+    try:
+        # Python would read 1_2 as twelve.
+        if "_" in text:
+            raise ValueError
+        return float(value)
+    except ValueError:
+        pass
+    if text[:1] in ("<", ">", "≤", "≥", "~", "≈"):
+        advice = "it is a bound or an estimate. Write a value or drop the row."
+    elif re.fullmatch(r"[-+]?\d+,\d+", text):
+        advice = "write the decimals behind a point, not a comma."
+    elif re.match(r"[-+]?\d", text):
+        advice = "write the number alone, without a unit or anything else."
+    else:
+        advice = "write a number or drop the row."
+    raise ValueError(f"{value!r} is not a number: {advice}")
 
 
 def _choose(kind: str, name: str, known: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from datasets import Dataset
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
 from modeling_mora import MoleculeFeatureExtractor
+from modeling_mora.molecules_mora import MoleculeError, parse_molecule
 from modeling_mora.tasks_mora import Property, PropertyPrediction, get_task
 from training.data import build, qm9
 from training.data.build import COLUMNS, build_examples
@@ -99,12 +100,12 @@ def test_each_bad_row_is_written_with_its_reason(tmp_path: Path):
         two_properties(), small_extractor(), max_rejected=1, rejected_path=path
     )
     found = read_rejected(path)
-    assert set(found["large"]) == {"source", "split", "id", "column", "value", "reason"}
+    assert set(found["large"]) == {"source", "split", "id", "row", "column", "value", "reason"}
     expected = {
         "bad molecule": ("molecule", "c1cccc", "not a valid SMILES"),
         "placeholder": ("molecule", "*CC", "placeholder"),
         "large": ("molecule", "C" * 30, "max_atoms=20"),
-        "bad answer": ("a", None, "cannot be an answer"),
+        "bad answer": ("a", None, "is not a finite number"),
         "unreadable": ("molecule", "", "there is no molecule"),
     }
     assert set(found) == set(expected)
@@ -130,7 +131,8 @@ def test_too_many_rejected_stop_the_run_after_the_file_is_written(tmp_path: Path
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_strict_names_the_first_bad_row(num_proc: int | None):
     with pytest.raises(
-        RejectedRowError, match="row 'bad molecule', column 'molecule' holds 'c1cccc': .*SMILES"
+        RejectedRowError,
+        match="row 2 \\('bad molecule'\\), column 'molecule' holds 'c1cccc': .*SMILES",
     ):
         build_examples(two_properties(), small_extractor(), strict=True, num_proc=num_proc)
 
@@ -284,11 +286,14 @@ def test_all_of_qm9_is_a_source():
 
 def test_kinds_leave_names_numbers_and_advice_out():
     long = f"Molecule 'C{'C' * 200}… has 300 heavy atoms, more than max_atoms=256: drop the row or"
-    assert kind_of("s", long) == "s: Molecule … has # heavy atoms, more than max_atoms=256"
+    assert kind_of("s", long) == "s: has # heavy atoms, more than max_atoms=256"
     one = "Row 3: Molecule 'CC(' is not a valid SMILES: extra open. Correct it or drop the row."
     two = "Row 14: Molecule 'NN(' is not a valid SMILES: extra open. Correct it or drop the row."
-    assert (
-        kind_of("s", one)
-        == kind_of("s", two)
-        == "s: Row #: Molecule … is not a valid SMILES: extra open"
-    )
+    assert kind_of("s", one) == kind_of("s", two) == "s: is not a valid SMILES: extra open"
+    valence = "Explicit valence for an atom is greater than permitted"
+    for smiles, reason in {"c1cc(C": "extra open parentheses", "N(=O)(=O)=O": valence}.items():
+        with pytest.raises(MoleculeError) as error:
+            parse_molecule(smiles)
+        assert kind_of("s", str(error.value)) == f"s: is not a valid SMILES: {reason}"
+    number = "'x' is not a number: write a number or drop the row."
+    assert kind_of("s", number) == "s: is not a number"

@@ -91,6 +91,17 @@ def test_files_that_cannot_be_opened(tmp_path: Path):
     assert len(open_tables(tmp_path / "rows.txt", file_format="csv")["all"]) == 1
 
 
+@pytest.mark.parametrize("rows", ["1,C,2\n2,CC,0,345\n", "1,C,0,345\n2,CC,0,2\n", "1,C,2,\n"])
+def test_more_cells_than_columns_are_never_moved_or_dropped(tmp_path: Path, rows: str):
+    path = tmp_path / "rows.csv"
+    path.write_text("id,smiles,y\n" + rows)
+    line = 3 if rows.startswith("1,C,2\n") else 2
+    with pytest.raises(
+        ValueError, match=rf"rows\.csv .*Expected 3 fields in line {line}, saw 4\..*"
+    ):
+        open_tables(path)
+
+
 @pytest.mark.skipif(not HF_HUB_OFFLINE, reason="would ask the Hub")
 def test_a_folder_that_may_be_a_hub_id():
     with pytest.raises(ConnectionError, match="'data/mine' is no file or folder here"):

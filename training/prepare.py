@@ -32,7 +32,8 @@ from transformers import AutoTokenizer
 from modeling_mora import MoleculeFeatureExtractor
 from modeling_mora.tasks_mora import get_task
 from training.base_model import resolve_base
-from training.data.build import build_examples
+from training.data.build import ROW_NUMBER, build_examples
+from training.data.example_report import example_table
 from training.data.leakage import Leak, check_leaks, find_leaks, leak_table
 from training.data.lengths import (
     drop_unusable,
@@ -48,7 +49,7 @@ from training.data.prepared import (
     write_info,
     written_in_one_step,
 )
-from training.data.rejections import Rejections, rejection_table
+from training.data.rejections import Rejections, TooManyRejectedError, rejection_table
 from training.data.source import Source
 from training.data.sources import open_source
 from training.data.splits import SPLITS, split_examples
@@ -114,12 +115,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--data", help="file, folder or Hub id of the only source, instead of the file's"
     )
     parser.add_argument("--num_proc", type=int, help="processes, instead of the file's")
+    parser.add_argument("--max_rejected", type=float, help="share, instead of the file's")
+    parser.add_argument("--strict", action="store_true", help="stop at the first rejected row")
+    parser.add_argument(
+        "--fail-on-leak", action="store_true", help="stop if two splits share something"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier prepared data")
     args = parser.parse_args(arguments)
     try:
         settings, output_dir = read_settings(args.settings)
-        if args.num_proc is not None:
-            settings.num_proc = args.num_proc
+        for key in ("num_proc", "max_rejected"):
+            if getattr(args, key) is not None:
+                setattr(settings, key, getattr(args, key))
+        settings.strict |= args.strict
+        settings.fail_on_leak |= args.fail_on_leak
         if args.data is not None:
             if len(settings.sources) > 1:
                 raise ValueError(
@@ -203,7 +212,11 @@ def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -
     rejected_path.unlink(missing_ok=True)  # of a run that failed
     built, rejections, lengths = [], [], []
     for source, entry in zip(sources, settings.sources, strict=True):
-        splits, measured, rejected = _build(source, entry, settings, tokenizer, rejected_path)
+        try:
+            splits, measured, rejected = _build(source, entry, settings, tokenizer, rejected_path)
+        except TooManyRejectedError as error:
+            console.print(rejection_table([error.rejections]))
+            raise
         built.append(splits)
         lengths.append(measured)
         rejections.append(rejected)
@@ -212,6 +225,8 @@ def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -
     leaks = _report_leaks(console, sources, built, judges)
     mixed = _mix(built, settings)
     _report(console, mixed, lengths, settings, rejections)
+    for splits in built:
+        _print_example(console, splits, judges, tokenizer, settings)
     if settings.fail_on_leak:
         check_leaks(leaks)
     if "train" not in mixed:
@@ -276,11 +291,17 @@ def _build(
         strict=settings.strict,
         max_rejected=settings.max_rejected,
         rejected_path=rejected_path,
+        # Those that are too long count too, so that one run shows all.
+        check=False,
+        row_numbers=True,
     )
+    if not rejections.accepted:
+        rejections.check()
     split = entry.get("split", settings.split)
     try:
         splits = split_examples(examples, **split)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        rejections.check()  # the likelier reason for sizes that cannot be had
         raise ValueError(f"Source {source.name!r}, split {split}: {error}") from error
     lengths = {
         name: measure(dataset, tokenizer, settings.num_proc) for name, dataset in splits.items()
@@ -290,7 +311,7 @@ def _build(
         for name, dataset in splits.items()
     }
     rejections.check()
-    return DatasetDict(kept), lengths, rejections
+    return DatasetDict(kept).remove_columns(ROW_NUMBER), lengths, rejections
 
 
 def _mix(built: list[DatasetDict], settings: DataSettings) -> DatasetDict:
@@ -337,6 +358,22 @@ def _report(
     if len(settings.sources) > 1:
         console.print(_mixture_table(mixed))
     console.print(rejection_table(rejections))
+
+
+def _print_example(
+    console: Console,
+    splits: DatasetDict,
+    judges: dict[str, Any],
+    tokenizer: Any,
+    settings: DataSettings,
+) -> None:
+    """Print the first example of a source, of its training split if that has any."""
+    example = next((dataset[0] for dataset in splits.values() if len(dataset)), None)
+    if example is None:
+        return
+    task = judges[example["task"]]
+    extractor = MoleculeFeatureExtractor(max_atoms=settings.max_atoms)
+    console.print(example_table(example, task, tokenizer, extractor, settings.max_length))
 
 
 def _mixture_table(mixed: dict[str, Dataset]) -> Table:

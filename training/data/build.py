@@ -32,12 +32,19 @@ from modeling_mora import (
 )
 from modeling_mora.molecules_mora import MoleculeError, canonical_smiles, parse_molecule
 from modeling_mora.tasks_mora import MoleculeAnswer, Task, get_task
+from training.data.files import ROW
 from training.data.rejections import RejectedRowError, Rejections
 from training.data.source import RawExample, RowError, Source
 
 COLUMNS = ("task", "prompt", "answer", "molecule", "id", "source", "property")
 REJECTED = "rejected"
-FEATURES = Features({column: Value("string") for column in (*COLUMNS, REJECTED)})
+ROW_NUMBER = "row"
+FEATURES = Features(
+    {
+        **{column: Value("string") for column in (*COLUMNS, REJECTED)},
+        ROW_NUMBER: Value("int64"),
+    }
+)
 
 PHRASINGS = ("first", "mixed")
 # Their prompts are short because every token costs training time, and asked by name.
@@ -71,6 +78,8 @@ def build_examples(
     strict: bool = False,
     max_rejected: float = 0.05,
     rejected_path: Path | str | None = None,
+    check: bool = True,
+    row_numbers: bool = False,
 ) -> tuple[DatasetDict | IterableDatasetDict, Rejections]:
     """Turn every row of a source into examples, or into a rejection that says why not.
 
@@ -85,6 +94,8 @@ def build_examples(
         strict: stop at the first rejected row.
         max_rejected: largest share of examples that may be rejected.
         rejected_path: JSON-lines file to which rejections are appended.
+        check: judge the share now; False for who rejects more and then calls `Rejections.check`.
+        row_numbers: keep the column `row`, see `Rejections.add`. Not for streams.
 
     Returns:
         The splits of the source with the string columns `COLUMNS`; `molecule` is the canonical
@@ -123,10 +134,12 @@ def build_examples(
         if isinstance(rows, IterableDataset):
             splits[split] = _build_stream(rows, split_job, rejections)
         else:
-            splits[split] = _build_split(rows, split_job, rejections, num_proc)
+            built = _build_split(rows, split_job, rejections, num_proc)
+            splits[split] = built if row_numbers else built.remove_columns(ROW_NUMBER)
     if any(isinstance(rows, IterableDataset) for rows in source.splits.values()):
         return IterableDatasetDict(splits), rejections
-    rejections.check()
+    if check:
+        rejections.check()
     return DatasetDict(splits), rejections
 
 
@@ -195,7 +208,7 @@ def _build_stream(rows: IterableDataset, job: _Job, rejections: Rejections) -> I
         fn_kwargs={"job": job},
     )
     built = built.filter(partial(_take, split=job.split, rejections=rejections))
-    return built.remove_columns(REJECTED)
+    return built.remove_columns([REJECTED, ROW_NUMBER])
 
 
 def _take(example: dict[str, Any], split: str, rejections: Rejections) -> bool:
@@ -214,23 +227,25 @@ def _build_batch(batch: dict[str, list], indices: list[int], job: _Job) -> dict[
     built = {column: [] for column in FEATURES}
     for index, values in zip(indices, zip(*batch.values(), strict=True), strict=True):
         row = dict(zip(batch, values, strict=True))
+        number = _row_number(row, index)
         for example in _build_row(row, index, task, job):
             if isinstance(example, _Rejected):
                 if job.strict:
                     raise RejectedRowError(
-                        f"Source {job.source!r}, split {job.split!r}, row {example.id!r}, column "
-                        f"{example.column!r} holds {example.value!r}: {example.reason} "
-                        "(strict: this is the first rejected row)"
+                        f"Source {job.source!r}, split {job.split!r}, row {number} "
+                        f"({example.id!r}), column {example.column!r} holds {example.value!r}: "
+                        f"{example.reason} (strict: this is the first rejected row)"
                     )
-                example = {REJECTED: json.dumps(vars(example), ensure_ascii=False, default=str)}
+                line = {"row": number, **vars(example)}
+                example = {REJECTED: json.dumps(line, ensure_ascii=False, default=str)}
             for column, cells in built.items():
-                cells.append(example.get(column))
+                cells.append(number if column == ROW_NUMBER else example.get(column))
     return built
 
 
 @dataclass(frozen=True)
 class _Rejected:
-    """The arguments of `Rejections.add` but the split."""
+    """The arguments of `Rejections.add` but the split and the row's number."""
 
     id: str
     column: str
@@ -239,13 +254,20 @@ class _Rejected:
     examples: int = 1
 
 
+def _row_number(row: dict[str, Any], index: int) -> int:
+    """The position of a row among those of its split or file, from 1."""
+    # Rows that a source has left out count.
+    position = str(row.get(ROW) or "").rpartition("-")[2]
+    return 1 + (int(position) if position.isdecimal() else index)
+
+
 def _build_row(
     row: dict[str, Any], index: int, task: Task, job: _Job
 ) -> Iterator[dict[str, Any] | _Rejected]:
     try:
         raws = job.read(row)
     except RowError as error:
-        id = row.get("id") or row.get("_row") or f"row {index}"
+        id = error.id or row.get("id") or row.get(ROW) or f"row {index}"
         yield _Rejected(str(id), error.column, error.value, error.reason)
         return
     # All questions about a molecule share its parsing.

@@ -10,10 +10,12 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from datasets import Dataset, Features, IterableDataset, Value, load_dataset
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from pandas.errors import ParserError
 
 ROW = "_row"
 SPLITS = {
@@ -69,7 +71,8 @@ def open_tables(
 
     Raises:
         FileNotFoundError: there is no such file, folder or data set.
-        ValueError: the files' formats are unknown or mixed, or only some names say a split.
+        ValueError: the files' formats are unknown or mixed, only some names say a split, or a file
+            cannot be read.
     """
     if _is_on_hub(data):
         tables = _open_hub(str(data), config, revision, streaming)
@@ -228,13 +231,37 @@ def _open_files(
     options = {}
     if kind in ("csv", "tsv"):
         options = {"sep": "," if kind == "csv" else "\t", "quoting": 0 if quoting else 3}
+        for path in paths:
+            _check_width(path, options)
         names = pd.read_csv(paths[0], nrows=0, **options).columns
         options["features"] = Features({name: Value("string") for name in names})
         # Otherwise the text NA or null would be a gap.
         options["keep_default_na"] = False
         kind = "csv"
     files = [str(path.resolve()) for path in paths]
-    return load_dataset(kind, data_files=files, split="train", streaming=streaming, **options)
+    try:
+        return load_dataset(kind, data_files=files, split="train", streaming=streaming, **options)
+    except DatasetGenerationError as error:
+        raise _unreadable(paths, error.__cause__ or error) from error
+
+
+def _check_width(path: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a first row with more cells than the header.
+
+    pandas notices later ones, but here it would take the first cell for an index and move all
+    others by one column.
+    """
+    try:
+        pd.read_csv(path, header=None, nrows=2, **options)
+    except ParserError as error:
+        raise _unreadable([path], error) from error
+
+
+def _unreadable(paths: Sequence[Path], error: BaseException) -> ValueError:
+    names = ", ".join(path.name for path in paths)
+    reason = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+    hint = " A cell with a comma in it needs quotation marks." if "saw" in reason else ""
+    return ValueError(f"{names} cannot be read: {reason}.{hint}")
 
 
 def _suffix(path: Path) -> str:

@@ -19,7 +19,7 @@ from rdkit import Chem
 from rich.table import Table
 
 from training import tokenization
-from training.data.build import processes
+from training.data.build import ROW_NUMBER, processes
 from training.data.rejections import Rejections
 from training.tokenization import AnswerError, tokenize_example
 
@@ -79,10 +79,14 @@ def drop_unusable(
     for row in unusable.nonzero()[0]:
         example, (_, tokens, _, problem) = dataset[int(row)], lengths[MEASURES].iloc[row]
         if isinstance(problem, str):
-            rejections.add(split, example["id"], "answer", example["answer"], problem)
+            rejections.add(
+                split, example["id"], "answer", example["answer"], problem, example.get(ROW_NUMBER)
+            )
         else:
             reason = f"too long: {tokens} tokens, more than max_length={max_length}"
-            rejections.add(split, example["id"], "prompt", example["prompt"], reason)
+            rejections.add(
+                split, example["id"], "prompt", example["prompt"], reason, example.get(ROW_NUMBER)
+            )
         rejections.accepted -= 1
     return dataset.select((~unusable).nonzero()[0])
 

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 # A share of fewer examples than this says little about a stream that has just begun.
 ENOUGH_TO_JUDGE = 1000
 
 
 class TooManyRejectedError(ValueError):
-    """So many rows were rejected that something about the whole source must be wrong."""
+    """So many rows were rejected that something about the whole source must be wrong.
+
+    Attributes:
+        rejections: what was rejected.
+    """
+
+    def __init__(self, message: str, rejections: "Rejections"):
+        super().__init__(message)
+        self.rejections = rejections
 
 
 class RejectedRowError(ValueError):
@@ -28,8 +37,8 @@ class Rejections:
 
     Args:
         source: name of the source.
-        path: JSON-lines file that gets a line for each, with `source, split, id, column, value,
-            reason`; lines are appended as rejections come. None for no file.
+        path: JSON-lines file that gets a line for each, with `source, split, id, row, column,
+            value, reason`; lines are appended as rejections come. None for no file.
         max_rejected: largest share of examples that may be rejected.
 
     Attributes:
@@ -61,6 +70,7 @@ class Rejections:
         column: str,
         value: Any,
         reason: str,
+        row: int | None = None,
         examples: int = 1,
         once: bool = False,
     ) -> None:
@@ -72,6 +82,7 @@ class Rejections:
             column: where the trouble is.
             value: what stands there.
             reason: why it cannot be used.
+            row: its position, from 1, among the rows that the source reads as one split.
             examples: how many examples it would have given.
             once: leave out what was taken down before, for streams that are read again.
         """
@@ -79,6 +90,7 @@ class Rejections:
             "source": self.source,
             "split": split,
             "id": id,
+            "row": row,
             "column": column,
             "value": value,
             "reason": reason,
@@ -108,7 +120,8 @@ class Rejections:
         raise TooManyRejectedError(
             f"Source {self.source!r}: {self.lost} of {total} examples were rejected "
             f"({self.lost / total:.1%}), more than max_rejected={self.max_rejected:g}. {kinds}."
-            f"{where} Correct the data or the settings of the source, or raise max_rejected."
+            f"{where} Correct the data or the settings of the source, or raise max_rejected.",
+            self,
         )
 
     def check_stream(self) -> None:
@@ -127,9 +140,15 @@ def kind_of(column: str, reason: str) -> str:
     text = " ".join(reason.split())
     # A long molecule is cut in a message, before its closing quote.
     text = re.sub(r"'[^']*?(?:'|…)|\"[^\"]*?(?:\"|…)", "…", text)
+    text = re.sub(r"^(?:Row \d+: )?(?:Molecule )?… ", "", text)
+    # RDKit says the SMILES once more, and where it stopped reading.
+    text = re.sub(r" while parsing: [^;]*|; check for mistakes around position \d+", "", text)
+    text = re.sub(r"atom # \d+ \w+, \d+, is", "an atom is", text)
     # Not the limit in `max_length=256`.
     text = re.sub(r"(?<![=\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?", "#", text)
-    text = re.sub(r"[:,]? *(?:Correct it or )?drop the row.*$", "", text, flags=re.IGNORECASE)
+    text = re.sub(
+        r"[:,.]? *(?:\w+(?: \w+){1,2} or )?drop the row.*$", "", text, flags=re.IGNORECASE
+    )
     return f"{column}: {text.strip(' .')[:100]}"
 
 
@@ -141,7 +160,8 @@ def rejection_table(rejections: Iterable[Rejections]) -> Table:
     table.add_column("rows", justify="right")
     for one in rejections:
         for kind, count in one.kinds.most_common():
-            table.add_row(one.source, kind, f"{count:,}")
+            # As text: rich would take the brackets of a SMILES for its own markup.
+            table.add_row(one.source, Text(kind), f"{count:,}")
         if not one.kinds:
             table.add_row(one.source, "none", "0")
     return table

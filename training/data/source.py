@@ -21,17 +21,19 @@ class RowError(ValueError):
         column: where the trouble is.
         value: what stands there.
         reason: why it cannot be used.
+        id: what the source calls the row, if it can tell.
     """
 
-    def __init__(self, column: str, value: Any, reason: str):
+    def __init__(self, column: str, value: Any, reason: str, id: str | None = None):
         super().__init__(f"column {column!r} holds {value!r}: {reason}")
         self.column = column
         self.value = value
         self.reason = reason
+        self.id = id
 
     def __reduce__(self) -> tuple:
         # Errors cross processes; the default would call this class with the message alone.
-        return type(self), (self.column, self.value, self.reason)
+        return type(self), (self.column, self.value, self.reason, self.id)
 
 
 @dataclass(frozen=True)
