@@ -4,6 +4,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from datasets import load_from_disk
 from own_csv import BROKEN, REPEATED, ROWS, write_own_csv
+from rich.console import Console
 
 from training import prepare
 
@@ -119,7 +121,7 @@ def test_the_readme_shows_what_is_printed(
     table = readme.split("```\nRejected rows")[1].split("```")[0]
     lines = readme.split("```json\n")[1].split("```")[0].splitlines()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(prepare, "Console", partial(Console, width=100))
     monkeypatch.chdir(tmp_path)
     write_own_csv(Path("logp.csv"))
     Path("logp.yaml").write_text(yaml.safe_dump(recipe | {"base": str(tiny_base)}))
