@@ -216,9 +216,8 @@ def test_several_sources_mixed_and_leaks_between_them(
     assert set(data.tasks) == {"property_prediction", "molecule_captioning"}
     assert "After mixing" in capsys.readouterr().out
     # Alkanes of QM9's test split are among the captions to train on.
-    recipe["data"]["fail_on_leak"] = True
     with pytest.raises(SystemExit, match="share .* × molecule"):
-        prepare.main([write(recipe, tmp_path), "--overwrite"])
+        prepare.main([write(recipe, tmp_path), "--overwrite", "--fail-on-leak"])
     del recipe["data"]["sources"][1]["weight"]
     with pytest.raises(SystemExit, match="'captions' has no weight"):
         prepare.main([write(recipe, tmp_path), "--overwrite"])
