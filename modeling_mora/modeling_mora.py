@@ -98,6 +98,9 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
     ) -> torch.Tensor | None:
         """The given weights, or those of the given graphs, or None for the base model alone."""
         given = [name for name, tensor in graph.items() if tensor is not None]
+        if given and len(given) < len(graph):
+            missing = ", ".join(name for name in graph if name not in given)
+            raise ValueError(f"Of the graph tensors, {missing} is missing: give all or none.")
         if self.tuner.state.merged:
             if mora_weights is not None or (given and graph["graph_atom_mask"].any()):
                 raise ValueError(
@@ -107,9 +110,6 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             return None
         if mora_weights is not None or not given or not self.tuner.state.enabled:
             return mora_weights
-        if len(given) < len(graph):
-            missing = ", ".join(name for name in graph if name not in given)
-            raise ValueError(f"Of the graph tensors, {missing} is missing: give all or none.")
         return self.encode_molecules(**graph)
 
     def _check_weights(self, mora_weights: torch.Tensor | None, text: torch.Tensor) -> None:
@@ -166,18 +166,21 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             )
         if "molecules" in kwargs:
             raise TypeError("The model takes graphs: make them with processor(molecules=…).")
-        mora_weights = self._weights_for(graph, mora_weights)
-        self._check_weights(mora_weights, input_ids if input_ids is not None else inputs_embeds)
         optional = {"position_ids": position_ids, "past_key_values": past_key_values}
         kwargs.update({name: value for name, value in optional.items() if value is not None})
-        with self.tuner.state.use(mora_weights):
-            return self.language_model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                inputs_embeds=inputs_embeds,
-                labels=labels,
-                **kwargs,
-            )
+        # One turn for both, or a molecule merged by another thread would be taken for this one's.
+        with self.tuner.state.turn():
+            mora_weights = self._weights_for(graph, mora_weights)
+            text = input_ids if input_ids is not None else inputs_embeds
+            self._check_weights(mora_weights, text)
+            with self.tuner.state.use(mora_weights):
+                return self.language_model(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    inputs_embeds=inputs_embeds,
+                    labels=labels,
+                    **kwargs,
+                )
 
     @torch.no_grad()
     def generate(
@@ -199,7 +202,8 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             kwargs: the `graph_…` tensors, the text tensors and all settings of generation.
         """
         graph = {name: kwargs.pop(name, None) for name in GRAPH_INPUTS}
-        mora_weights = self._weights_for(graph, mora_weights)
+        with self.tuner.state.turn():
+            mora_weights = self._weights_for(graph, mora_weights)
         if mora_weights is not None:
             given = (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
             text = next((text for text in given if text is not None), mora_weights)

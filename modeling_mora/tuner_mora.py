@@ -5,7 +5,7 @@
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -33,13 +33,17 @@ class MoraState:
 
         Threads that share a model take turns, so that none sees another's molecules.
         """
-        with nullcontext() if torch.compiler.is_compiling() else self.lock:
+        with self.turn():
             before = self.weights
             self.weights = weights if self.enabled else None
             try:
                 yield
             finally:
                 self.weights = before
+
+    def turn(self) -> AbstractContextManager:
+        """Hold the model for this thread; compiled code has nothing to wait for."""
+        return nullcontext() if torch.compiler.is_compiling() else self.lock
 
     def __getstate__(self) -> dict[str, Any]:
         if self.merged:

@@ -166,25 +166,28 @@ def test_misuse_is_a_clear_error(make_model, processor, text, tmp_path):
 
 @torch.no_grad()
 def test_threads_wait_for_each_other(make_model, processor, text):
-    """Two molecules merged at once, and the base asked meanwhile."""
+    """Two molecules merged at once; meanwhile the base and a third molecule are asked."""
     model = make_model()
     before = base_tensors(model)
-    expected = {}
+    third = processor(text=TEXTS, molecules=["C#N"] * 3, return_tensors="pt", padding=True)
+    expected = {None: model(**text).logits, "C#N": model(**third).logits}
     for molecule in ("CCO", "c1ccccc1"):
         with model.merged(molecule):
             expected[molecule] = model(**text).logits
-    expected[None] = model(**text).logits
 
     def ask(molecule: str | None) -> bool:
         with torch.no_grad():
             if molecule is None:
                 return torch.equal(model(**text).logits, expected[None])
+            if molecule == "C#N":
+                model.generate(**third, max_new_tokens=1)
+                return torch.equal(model(**third).logits, expected[molecule])
             with model.merged(molecule):
                 time.sleep(0.002)
                 return torch.equal(model(**text).logits, expected[molecule])
 
-    with ThreadPoolExecutor(3) as pool:
-        assert all(pool.map(ask, ["CCO", None, "c1ccccc1"] * 12))
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, ["CCO", None, "c1ccccc1", "C#N"] * 12))
     assert_restored(model, before)
 
 
