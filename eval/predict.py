@@ -16,7 +16,6 @@ from transformers import ProcessorMixin
 
 from eval.generation import answer_budget, generate_answers, load_model, load_processor
 from eval.regression import HARTREE_IN_EV
-from modeling_mora.molecules_mora import canonical_smiles, parse_molecule
 from modeling_mora.tasks_mora import get_task
 
 # As long as an answer of the task gets: a sign and every decimal.
@@ -51,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code, 2 when a molecule or the property is bad."""
     args = parse_arguments(arguments)
     try:
-        get_task(args.task)
+        if args.task != "property_prediction":
+            get_task(args.task)
+            raise ValueError(f"{args.task} is no property: ask it through transformers.pipeline")
         processor = load_processor(args.model)
         task = processor.task(args.task)
         task.question("C", args.property)
@@ -66,27 +67,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     # The question holds canonical SMILES, as in training, however the molecule was written.
-    smiles = [canonical_smiles(parse_molecule(molecule)) for molecule in args.molecules]
+    molecule_format = processor.feature_extractor.molecule_format
+    smiles = [task.read(molecule, molecule_format) for molecule in args.molecules]
     answers = generate_answers(
         load_model(args.model),
         processor,
         prompts=[task.question(molecule, args.property) for molecule in smiles],
         molecules=smiles,
-        max_new_tokens=answer_budget(processor, [task.answer(LONGEST_VALUE)]),
+        max_new_tokens=answer_budget(processor, [task.answer(LONGEST_VALUE, args.property)]),
         batch_size=args.batch_size,
     )
 
     table = Table(title=f"{args.property}, predicted by {args.model}")
     table.add_column("molecule", overflow="fold")
-    table.add_column("hartree", justify="right")
-    table.add_column("eV", justify="right")
+    unit = task.properties[args.property].unit
+    table.add_column(unit or "value", justify="right")
+    if unit == "hartree":
+        table.add_column("eV", justify="right")
     for molecule, answer in zip(args.molecules, answers, strict=True):
-        value = task.parse(answer.text) if answer.finished else None
+        value = task.parse(answer.text, args.property) if answer.finished else None
+        cells = [Text(f"no number: {answer.text!r}"), Text("—")]
+        if value is not None:
+            in_ev = Text(f"{value * HARTREE_IN_EV:.3f}")
+            cells = [Text(task.answer(value, args.property)), in_ev]
         # Text, because rich reads the [nH] of a plain string as markup and swallows it.
-        if value is None:
-            table.add_row(Text(molecule), Text(f"no number: {answer.text!r}"), "—")
-        else:
-            table.add_row(Text(molecule), f"{value:.4f}", f"{value * HARTREE_IN_EV:.3f}")
+        table.add_row(Text(molecule), *cells[: len(table.columns) - 1])
     Console().print(table)
     return 0
 

@@ -103,3 +103,31 @@ def test_an_unknown_name_is_one_clear_error(
 def test_a_plain_llm_is_a_clear_error(tiny_base: Path, capsys: pytest.CaptureFixture[str]):
     assert run(tiny_base, "CCO") == 2
     assert "is a llama model, not a MoRA checkpoint" in capsys.readouterr().err
+
+
+def test_a_property_of_ones_own_is_shown_in_its_unit(
+    checkpoint: Path, processor: MoraProcessor, scripted: dict, capsys: pytest.CaptureFixture[str]
+):
+    logs = {"description": "solubility", "unit": "log(mol/L)", "decimals": 2}
+    trained = MoraProcessor(
+        processor.feature_extractor,
+        processor.tokenizer,
+        tasks={"property_prediction": {"properties": {"logS": logs}}},
+    )
+    trained.save_pretrained(checkpoint)
+    scripted["answers"] = [Answer("-3.46", True), Answer("-3.46 eV", True)]
+    flags = ["--model", str(checkpoint), "--property", "logS"]
+    assert predict.main([*flags, "CCO", "CCC"]) == 0
+    printed = capsys.readouterr().out
+    assert "log(mol/L)" in printed and "eV │" not in printed and "hartree" not in printed
+    assert "-3.46 " in printed and "no number: '-3.46 eV'" in printed
+    assert scripted["prompts"][0] == "solubility of CCO in log(mol/L)?"
+    assert predict.main([*flags[:3], "gap", "CCO"]) == 2
+    assert "use one of logS" in capsys.readouterr().err
+
+
+def test_a_task_without_numbers_is_a_clear_error(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run(checkpoint, "CCO", "--task", "molecule_captioning") == 2
+    assert "molecule_captioning is no property" in capsys.readouterr().err
