@@ -157,31 +157,19 @@ def read_row(
         RowError: a cell is empty, or names a property or label that is not defined.
     """
     name = str(needed(row, identity))
+    found = dict(options)
     try:
-        return [_read_cells(row, name, molecule, answer, option_columns, options, optional, known)]
+        for option, column in option_columns.items():
+            value = cell(row, column) if option in optional else needed(row, column)
+            if value is None:
+                continue
+            if value not in known.get(option, (value,)):
+                raise RowError(column, value, f"is not among {', '.join(known[option])}")
+            found[option] = value
+        cells = needed(row, molecule), needed(row, answer)
     except RowError as error:
         raise RowError(error.column, error.value, error.reason, name) from None
-
-
-def _read_cells(
-    row: Mapping[str, Any],
-    name: str,
-    molecule: str,
-    answer: str,
-    option_columns: Mapping[str, str],
-    options: Mapping[str, Any],
-    optional: Sequence[str],
-    known: Mapping[str, Sequence[str]],
-) -> RawExample:
-    found = dict(options)
-    for option, column in option_columns.items():
-        value = cell(row, column) if option in optional else needed(row, column)
-        if value is None:
-            continue
-        if value not in known.get(option, (value,)):
-            raise RowError(column, value, f"is not among {', '.join(known[option])}")
-        found[option] = value
-    return RawExample(name, needed(row, molecule), needed(row, answer), found, (molecule, answer))
+    return [RawExample(name, *cells, found, (molecule, answer))]
 
 
 def _task(name: str, settings: Mapping[str, Any]) -> Task:
