@@ -11,25 +11,41 @@ EXTRAS = {
     "train": [
         "accelerate>=1.1",
         "datasets>=4",
+        "deepspeed>=0.17 ; platform_system == 'Linux'",
         "filelock>=3.12",
         "gguf>=0.10",
         "matplotlib>=3.8",
         "pandas>=2",
         "pyyaml>=6",
         "rich>=13",
+        "tensorboard>=2.15",
     ],
     # python -m eval.…
     "eval": [
+        "accelerate>=1.1",
         "datasets>=4",
+        "evaluate>=0.4.3",
         "matplotlib>=3.8",
+        "nltk>=3.9",
         "pandas>=2",
+        "pyyaml>=6",
+        "rapidfuzz>=3.6",
         "rich>=13",
+        "rouge-score>=0.1.2",
         "scikit-learn>=1.3",
+        "scipy>=1.11",
     ],
     # python -m hub_cards.…
     "hub": ["jinja2>=3.1"],
     # make test, make lint; six is for OGB, which make setup installs without its dependencies
-    "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9", "six>=1.16", "torch-geometric>=2.6"],
+    "dev": [
+        "lm-eval>=0.4.9",
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "ruff>=0.9",
+        "six>=1.16",
+        "torch-geometric>=2.6",
+    ],
 }
 
 setup(
