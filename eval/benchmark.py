@@ -41,7 +41,7 @@ from eval.questions import (
     make_questions,
     select_rows,
 )
-from eval.scores import TRAINING_MEAN, print_scores, score_all
+from eval.scores import print_scores, score_all
 from training.data.prepared import load_prepared
 
 SCHEMA = 1
@@ -144,8 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tokenizer=args.tokenizer,
         seed=args.seed,
     )
-    titles = {None: args.model, TRAINING_MEAN: "training mean", **{c: c for c in CONTROLS}}
-    print_scores(entries, titles, args.policy, Console())
+    print_scores(entries, args.policy, Console())
     results = {
         "schema": SCHEMA,
         "model": args.model,

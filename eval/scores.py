@@ -133,36 +133,40 @@ def unit_of(task: Task, asked: str | None) -> str | None:
     return task.properties[asked].unit if isinstance(task, PropertyPrediction) else None
 
 
-def print_scores(
-    entries: Sequence[Mapping], titles: Mapping, policy: str, console: Console
-) -> None:
+def print_scores(entries: Sequence[Mapping], policy: str, console: Console) -> None:
     """Print a table for each task, source and property: a row a metric, a column a control.
 
     Args:
         entries: from `score_all`.
-        titles: heading of the column by control.
         policy: that of the scores.
         console: where to print.
     """
     for (_, source, asked), alike in group_by(entries, "task", "source", "property").items():
-        entry = alike[0]
-        title = f"{source} {asked or entry['task']}, policy: {policy}, n = {entry['n']}"
-        table = Table(title=title + (f", in {entry['unit']}" if entry["unit"] else ""))
-        table.add_column("95% interval in brackets")
-        for other in alike:
-            table.add_column(titles[other["control"]], justify="right")
-        for metric in entry["metrics"]:
-            table.add_row(metric, *(show_score(other["metrics"][metric]) for other in alike))
+        ours = alike[0]
+        title = f"{source} {asked or ours['task']}, policy: {policy}, n = {ours['n']}"
+        table = Table(title=title + (f", in {ours['unit']}" if ours["unit"] else ""))
+        for heading in ("", "model", "95% interval"):
+            table.add_column(heading)
+        for other in alike[1:]:
+            table.add_column(other["control"].replace("_", " "))
+        for metric, score in ours["metrics"].items():
+            values = [show_value(other["metrics"][metric]["value"]) for other in alike]
+            table.add_row(metric, values[0], show_interval(score), *values[1:])
         console.print(table)
 
 
-def show_score(score: Mapping[str, float | int | None]) -> str:
-    """A score with its interval, such as `0.0184 [0.0163, 0.0207]`."""
-    if score["value"] is None:
-        return "–"
+def show_value(value: float | int | None) -> str:
+    """A score with three digits; a dash where there is none."""
+    if value is None or isinstance(value, int):
+        return "–" if value is None else str(value)
+    return f"{value:.3g}"
+
+
+def show_interval(score: Mapping[str, float | int | None]) -> str:
+    """Such as `0.0163 to 0.0207`; nothing where there is none."""
     if score.get("low") is None:
-        return f"{score['value']:.4g}"
-    return f"{score['value']:.4g} \\[{score['low']:.4g}, {score['high']:.4g}]"
+        return ""
+    return f"{show_value(score['low'])} to {show_value(score['high'])}"
 
 
 def _arguments(

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from eval.generation import generate_answers, load_model, load_processor
 from eval.questions import answer_budgets, load_data_of, make_questions, select_rows
-from eval.scores import group_by, predict_mean, score_records, show_score
+from eval.scores import group_by, predict_mean, score_records, show_value
 from modeling_mora.tasks_mora import Task
 
 MOLECULES_PER_BATCH = (1, 2, 4, 16)
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for label, score in scores.items():
             table.add_row(
                 label,
-                show_score(score["mae"]),
+                show_value(score["mae"]["value"]),
                 f"{score['parsed']['value']:.1%}",
                 str(score["n"]["value"]),
             )

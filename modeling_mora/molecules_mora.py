@@ -68,6 +68,12 @@ def parse_molecule(molecule: Any, molecule_format: str = "auto", row: int | None
                 f"{name} contains blanks: pass the molecule alone, and join several molecules "
                 "with a dot, as in 'CCO.CC'."
             )
+        foreign = next((character for character in text if not character.isascii()), None)
+        if foreign is not None:
+            raise MoleculeError(
+                f"{name} contains {foreign!r}, which stands in no SMILES, SELFIES or InChI: it may "
+                "be a typographic dash or quote."
+            )
         kind = _detect_format(text) if molecule_format == "auto" else molecule_format
         if kind == "selfies":
             text = _decode_selfies(text, name)

@@ -172,7 +172,7 @@ def test_a_saved_model_is_scored_end_to_end(
     assert (results["data"]["rows_in_split"], results["data"]["rows_scored"]) == (6, 6)
     assert {e["property"] for e in results["scores"]} == {"homo", "gap", None}
     printed = capsys.readouterr().out
-    for title in ("training mean", "base_model", "shuffled", "strict", "hartree"):
+    for title in ("training", "base", "shuffled", "95%", "strict", "hartree"):
         assert title in printed
 
 

@@ -149,6 +149,13 @@ def test_bracket_tokens_are_selfies_unless_told_otherwise(extract):
     assert len(extract.featurize("[Na+].[Cl-]")["graph_atoms"]) == 2
 
 
+@pytest.mark.parametrize("text", ["C\N{MINUS SIGN}C", "\ufffd" * 60 + "$\ufffd" * 60, "CCÖ"])
+def test_foreign_characters_are_named(extract, text):
+    foreign = next(character for character in text if ord(character) > 127)
+    with pytest.raises(MoleculeError, match=f"contains {foreign!r}, which stands in no SMILES"):
+        extract.featurize(text)
+
+
 def test_mol_is_left_as_it_was(extract):
     mol = Chem.AddHs(Chem.MolFromSmiles("[CH3:7]O"))
     before = mol.ToBinary()
