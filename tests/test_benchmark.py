@@ -327,9 +327,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_file(
     module += ["--batch_size", "1", "--max_new_tokens", "24", "--controls", CONTROLS]
     launch = [sys.executable]
     if processes > 1:
-        launch += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", processes]
-        launch += ["--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launch += ["--main_process_port", 0]
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
 
     def start(folder: Path) -> psutil.Popen:
         command = [*map(str, [*launch, *module, "--output_dir", folder])]
