@@ -154,6 +154,8 @@ def test_foreign_characters_are_named(extract, text):
     foreign = next(character for character in text if ord(character) > 127)
     with pytest.raises(MoleculeError, match=f"contains {foreign!r}, which stands in no SMILES"):
         extract.featurize(text)
+
+
 @pytest.mark.parametrize("text", ["C[O]", "answer:[C][O]", "hello"])
 def test_selfies_start_with_a_token(text):
     with pytest.raises(MoleculeError, match="does not start with a token in brackets"):
