@@ -26,7 +26,7 @@ class Metric:
     @property
     def heading(self) -> str:
         """Title with an arrow that points to the better end."""
-        arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
+        arrow = {True: "↑", False: "↓", None: ""}[self.higher_is_better]
         return self.title + arrow
 
 

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from eval.published_results import read_published
 from eval.report_page import write_page
-from eval.report_plots import draw_section
-from eval.report_tables import find_sections
+from eval.report_plots import Plot, draw_section
+from eval.report_tables import Section, find_sections
 from eval.report_terminal import print_section
 from eval.result_files import read_runs
 
@@ -43,6 +43,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def draw(section: Section, number: int, folder: Path) -> list[Plot]:
+    """Draw a section's plots, and name its files where a row of theirs cannot be scored."""
+    try:
+        return draw_section(section, number, folder)
+    except ValueError as error:
+        files = ", ".join(str(run.path) for run in section.runs)
+        raise ValueError(f"{section.title}, from {files}: {error}") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; returns its exit code, 2 when the results cannot be reported."""
     args = parse_arguments(arguments)
@@ -52,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sections = find_sections(runs)
         args.output_dir.mkdir(parents=True, exist_ok=True)
         plots = [
-            draw_section(section, number, args.output_dir)
+            draw(section, number, args.output_dir)
             for number, section in enumerate(sections, start=1)
         ]
     except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +38,7 @@ def _fitting(
     rest = list(columns)
     while rest:
         count = len(rest)
-        while count > 1 and _width(make_table(title, rows, rest[:count]), console) > console.width:
+        while count > 1 and _width(make_table(title, rows, rest[:count])) > console.width:
             count -= 1
         tables.append(make_table(title, rows, rest[:count]))
         rest = rest[count:]
@@ -47,13 +46,15 @@ def _fitting(
     return tables
 
 
-def _width(table: Table, console: Console) -> int:
-    # Measured without a limit, or rich would say that everything fits.
-    return Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+def _width(table: Table) -> int:
+    """How wide a table is: its columns, a blank behind each, and what stands between them."""
+    return sum(column.width + 1 for column in table.columns) + len(table.columns) + 1
 
 
 def make_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
     """A table of some columns of a section.
+
+    All columns have a fixed width: left to itself, rich breaks numbers to make a table fit.
 
     Args:
         title: above the table; empty for none.
@@ -67,27 +68,26 @@ def make_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table
         padding=(0, 1, 0, 0),
     )
     names = [("  ↳ " if row.kind == "control" else "") + row.name for row in rows]
-    # Titles may be folded, but neither names nor numbers.
-    table.add_column(
-        "model", min_width=min(max(map(len, names)), 34), max_width=34, overflow="fold"
-    )
-    asked = any(row.property for row in rows)
-    methods = any(row.method for row in rows)
-    if methods:
-        table.add_column("method", min_width=max(len(row.method) for row in rows))
-    if asked:
-        table.add_column("property", min_width=14, max_width=20)
-    table.add_column("n", justify="right", min_width=max(len(row.n) for row in rows))
+    # Title, cells, where they stand, and the width at which names are folded.
+    contents = [
+        ("model", names, "left", 34),
+        ("method", [row.method for row in rows], "left", 20),
+        ("property", [row.property for row in rows], "left", 20),
+        ("n", [row.n for row in rows], "right", 20),
+    ]
     for column in columns:
         if column == DIFFERS:
-            table.add_column(DIFFERS, min_width=len(DIFFERS))
+            contents.append((DIFFERS, [", ".join(row.differs) for row in rows], "left", 40))
         else:
             cells = [row.cells.get(column, "–") for row in rows]
-            width = max(len(line) for cell in cells for line in cell.split("\n"))
-            table.add_column(heading(column), justify="right", min_width=width)
-    for row, name in zip(rows, names, strict=True):
-        cells = [", ".join(row.differs) if c == DIFFERS else row.cells.get(c, "–") for c in columns]
+            contents.append((heading(column), cells, "right", 40))
+    # No row of a section need have a method or a property.
+    contents = [content for content in contents if any(content[1])]
+    for name, cells, justify, at_most in contents:
+        parts = [*name.split(), *(line for cell in cells for line in cell.split("\n"))]
+        width = min(max(map(len, parts)), at_most)
+        table.add_column(name, justify=justify, width=width, overflow="fold")
+    for row, *cells in zip(rows, *(content[1] for content in contents), strict=True):
         # Text, because brackets are no markup here.
-        texts = [name, *[row.method] * methods, *[row.property] * asked, row.n, *cells]
-        table.add_row(*map(Text, texts), style=_STYLES[row.kind])
+        table.add_row(*map(Text, cells), style=_STYLES[row.kind])
     return table
