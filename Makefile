@@ -69,7 +69,8 @@ quickstart: $(READY)  ## fine-tune SmolLM2 on HOMO-LUMO gaps, score it, ask it a
 	@$(VENV)/bin/python -c "$$CHECK_MOLECULES"
 	$(RUN) training.base_model
 	$(RUN) training.finetune training/recipes/qm9_quickstart.yaml --output_dir $(QUICKSTART) $(RESUME)
-	$(RUN) eval.benchmark --model $(QUICKSTART) --output_dir $(QUICKSTART)/eval
+	$(RUN) eval.benchmark --model $(QUICKSTART) --output_dir $(QUICKSTART)/eval --controls base_model
+	$(RUN) eval.report $(QUICKSTART)/eval --output_dir $(QUICKSTART)/report
 	@set -f; $(RUN) eval.predict --model $(QUICKSTART) --task property_prediction --property gap \
 		-- $$MOLECULES
 # Set-up has fetched all there is to fetch: whatever asks the Hub now shall fail, not wait.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.metric_names import CAPTION_TASKS, MOLECULE_TASKS
-from eval.parity_plot import save_parity_plot
 from eval.plots.answers import Answers, section_answers
 from eval.plots.cases import Case, find_cases, save_cases
 from eval.plots.error_by_size import save_error_by_size
+from eval.plots.parity import save_parity_plot
 from eval.plots.reaction_classes import has_classes, save_reaction_classes
 from eval.plots.roc_curves import save_roc_curves
 from eval.plots.similarity import save_similarity

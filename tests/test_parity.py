@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from eval.parity_plot import HARTREE_IN_EV, draw_parity, save_parity_plot
+from eval.plots.parity import HARTREE_IN_EV, draw_parity, save_parity_plot
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy.constants import physical_constants
 
 # Room around the true values, as a share of their range.
 MARGIN = 0.15
-# CODATA 2018: one hartree in electronvolts.
-HARTREE_IN_EV = 27.211386245988
+HARTREE_IN_EV = physical_constants["Hartree energy in eV"][0]
 MOST_COLUMNS = 3
 
 
