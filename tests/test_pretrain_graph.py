@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import MOLECULES
+from conftest import MOLECULES, hub_environment
+from conftest import run as run_script
 from datasets import Dataset
+from hub_server import HubServer
 from rdkit import Chem
 from rdkit.Chem import Descriptors, rdMolDescriptors
 from safetensors.torch import load_file, save_file
@@ -492,6 +494,10 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
     expected = load_file(run / "model.safetensors")
     found = load_file(resumed / "model.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    reports = [json.loads((one / "pretraining.json").read_text()) for one in (run, resumed)]
+    assert reports[0]["scores"] == reports[1]["scores"]
+    assert reports[0]["molecules_per_second"] > 0
+    assert reports[1]["molecules_per_second"] is None
 
 
 def test_too_many_bad_rows_stop_it(tmp_path: Path, molecules: str):
@@ -647,3 +653,28 @@ def test_encoders_that_cannot_be_had(run: Path, tiny_base: Path, tmp_path: Path)
     (broken / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(OSError, match="truncated or corrupt"):
         load_graph_encoder(str(broken))
+
+
+FROM_HUB = """
+import sys
+import torch
+from modeling_mora import MoraGraphEncoder
+from training.graph_encoder import check_graph_encoder, load_graph_encoder
+
+MoraGraphEncoder.from_pretrained(sys.argv[1]).push_to_hub("user/encoder")
+check_graph_encoder("user/encoder")
+expected = MoraGraphEncoder.from_pretrained(sys.argv[1]).state_dict()
+found = load_graph_encoder("user/encoder").state_dict()
+assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+try:
+    check_graph_encoder("user/nothing")
+except ValueError as error:
+    assert "nor one on the Hub" in str(error), error
+else:
+    raise AssertionError("found an encoder that is not there")
+"""
+
+
+@pytest.mark.slow
+def test_encoder_comes_from_the_hub(run: Path, hub: HubServer, tmp_path: Path):
+    run_script(FROM_HUB, run, cwd=tmp_path, **hub_environment(hub, tmp_path / "home"))

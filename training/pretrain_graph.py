@@ -191,7 +191,8 @@ def pretrain(
             "mask_share": MASK_SHARE,
             "parameters": model.graph_encoder.num_parameters(),
             "steps": trainer.state.global_step,
-            "molecules_per_second": trained.metrics["train_samples_per_second"],
+            # The Trainer counts the steps before a resumption too, but not their time.
+            "molecules_per_second": None if resume else trained.metrics["train_samples_per_second"],
             "scores": scores,
             "constant_scores": constant,
             "versions": {package: version(package) for package in PACKAGES},
