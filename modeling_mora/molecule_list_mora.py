@@ -46,6 +46,19 @@ def read_molecules(path: str | Path, extractor: MoleculeFeatureExtractor) -> lis
             or the file holds no molecule.
         OSError: the file cannot be read.
     """
+    return _check(read_lines(path), extractor, str(path))
+
+
+def read_lines(path: str | Path) -> list[tuple[int, str, str]]:
+    """The lines of a SMILES file, see `read_molecules`, without looking at the molecules.
+
+    Returns:
+        For each its number in the file, from 1, its name, which may be empty, and its molecule.
+
+    Raises:
+        MoleculeError: the file is no text or holds no molecule.
+        OSError: the file cannot be read.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -58,7 +71,18 @@ def read_molecules(path: str | Path, extractor: MoleculeFeatureExtractor) -> lis
     if not lines:
         raise MoleculeError(f"{path} holds no molecule: write one SMILES a line.")
     fields = [(number, *line.split(maxsplit=1)) for number, line in lines]
-    return _check([(f[0], f[2] if len(f) > 2 else "", f[1]) for f in fields], extractor, str(path))
+    return [(f[0], f[2] if len(f) > 2 else "", f[1]) for f in fields]
+
+
+def refuse_extension(molecule: str, name: str) -> None:
+    """Raise a `MoleculeError` if what stands behind a molecule is a part of it and no name."""
+    # RDKit writes stereo groups and radicals there; dropped silently, another molecule would be
+    # read.
+    if name.startswith("|"):
+        raise MoleculeError(
+            f"Molecule {molecule!r} carries a CXSMILES extension ({name}), which is not read. "
+            "Remove it or drop the row."
+        )
 
 
 def list_molecules(
@@ -79,13 +103,7 @@ def _check(
     listed, problems = [], []
     for line, name, molecule in entries:
         try:
-            # RDKit writes stereo groups and radicals there; dropped silently, another molecule
-            # would be read.
-            if name.startswith("|"):
-                raise MoleculeError(
-                    f"Molecule {molecule!r} carries a CXSMILES extension ({name}), which is not "
-                    "read. Remove it or drop the row."
-                )
+            refuse_extension(molecule, name)
             mol = parse_molecule(molecule, extractor.molecule_format)
             extractor.featurize(molecule)
             listed.append(ListedMolecule(line, name, molecule, canonical_smiles(mol)))

@@ -111,6 +111,8 @@ class MoraPreTrainedModel(PreTrainedModel):
             if "graph_config" in kwargs:
                 raise ValueError("graph_encoder has its own graph_config: give only one of them.")
             kwargs["graph_config"] = copy.deepcopy(graph_encoder.config)
+            # The weights are copied too, so where they lay is nobody's business any more.
+            kwargs["graph_config"].name_or_path = ""
         names = {field.name for field in fields(MoraConfig)} - {"dtype"}
         _check_names(kwargs, names)
         mora_kwargs = {key: kwargs.pop(key) for key in list(kwargs) if key in names}

@@ -13,6 +13,7 @@ from transformers import AutoConfig, HfArgumentParser, TrainingArguments
 
 from training.base_model import WHEEL_BASES
 from training.data.prepared import read_info
+from training.graph_encoder import check_graph_encoder
 
 BASE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Model arguments that are no settings of `MoraConfig`.
@@ -76,8 +77,8 @@ class ModelArguments:
     graph_encoder: str | None = field(
         default=None,
         metadata={
-            "help": "MoleculeSTM's molecule_model.pth, whose graph encoder is taken in place of a "
-            "new one."
+            "help": "A pretrained graph encoder in place of a new one: a folder that "
+            "training.pretrain_graph wrote, a Hub id, or MoleculeSTM's molecule_model.pth."
         },
     )
 
@@ -267,11 +268,7 @@ def check_arguments(
     if model_args.graph_encoder is not None:
         if model_args.graph_config is not None:
             raise ValueError("graph_encoder has its own graph_config: give only one of them.")
-        if not Path(model_args.graph_encoder).is_file():
-            raise ValueError(
-                f"graph_encoder={model_args.graph_encoder!r} is no file: download MoleculeSTM's "
-                "molecule_model.pth (README.md says where) and give its path."
-            )
+        check_graph_encoder(model_args.graph_encoder)
     check_output_dir(training_args)
 
 

@@ -31,7 +31,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from modeling_mora import (
     MoleculeFeatureExtractor,
     MoraForCausalLM,
-    MoraGraphEncoder,
     MoraProcessor,
 )
 from training.arguments import (
@@ -44,6 +43,7 @@ from training.base_model import resolve_base
 from training.collator import MoraCollator
 from training.data.prepared import load_prepared
 from training.data.qm9 import load_qm9, qm9_properties
+from training.graph_encoder import load_graph_encoder
 from training.tokenization import tokenize_dataset
 
 DEFAULT_MAX_LENGTH = 256
@@ -77,7 +77,7 @@ def finetune(
     """
     graph_encoder = None
     if model_args.graph_encoder is not None:  # first, as the file may be corrupt
-        graph_encoder = MoraGraphEncoder.from_moleculestm(model_args.graph_encoder)
+        graph_encoder = load_graph_encoder(model_args.graph_encoder)
     data = load_data(data_args)
     tokenizer = AutoTokenizer.from_pretrained(model_args.base)
     tokenizer.chat_template = model_args.chat_template or tokenizer.chat_template

@@ -169,13 +169,19 @@ def processes(num_proc: int | None, rows: int) -> int | None:
     return number if number > 1 else None
 
 
+def cache_file(rows: Dataset, job: Any) -> str | None:
+    """Where `map` shall keep what a job makes of rows; None where `datasets` knows or keeps none.
+
+    It keeps results beside the files of a data set, and those of one in memory nowhere.
+    """
+    if rows.cache_files or not datasets.is_caching_enabled():
+        return None
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "mora"
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder / f"{Hasher.hash([rows._fingerprint, job])}.arrow")
+
+
 def _build_split(rows: Dataset, job: _Job, rejections: Rejections, num_proc: int | None) -> Dataset:
-    cache_file = None
-    # `datasets` keeps results beside the files of a data set; one in memory has none.
-    if not rows.cache_files and datasets.is_caching_enabled():
-        folder = Path(datasets.config.HF_DATASETS_CACHE) / "mora"
-        folder.mkdir(parents=True, exist_ok=True)
-        cache_file = str(folder / f"{Hasher.hash([rows._fingerprint, job])}.arrow")
     built = rows.map(
         _build_batch,
         batched=True,
@@ -184,7 +190,7 @@ def _build_split(rows: Dataset, job: _Job, rejections: Rejections, num_proc: int
         features=FEATURES,
         fn_kwargs={"job": job},
         num_proc=processes(num_proc, len(rows)),
-        cache_file_name=cache_file,
+        cache_file_name=cache_file(rows, job),
         desc=f"{job.source} {job.split}",
     )
     rejected = built.data.column(REJECTED)
