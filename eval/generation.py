@@ -1,22 +1,26 @@
 # Copyright 2026 The MoRA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Batched greedy answers of a MoRA model, or of its base alone."""
+"""Loading what was trained, and batched greedy answers of it or of its base alone."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from peft import PeftConfig, PeftModel
 from tqdm.auto import tqdm
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.utils import find_adapter_config_file
 
+from eval.text_only import TextOnlyModel
 from modeling_mora.chat_mora import end_token_ids, read_answer
+from modeling_mora.checkpoint_mora import base_fingerprint, load_base_config
 
 # Tokens allowed beyond the longest training answer: an answer that needs more is not the short
 # answer that was asked for, and every spare token costs the base model, which rarely stops, a step.
@@ -37,36 +41,84 @@ class Answer:
     finished: bool
 
 
-def load_processor(name_or_path: str) -> ProcessorMixin:
-    """Load the processor of a MoRA checkpoint (folder or Hub id).
+def method_of(name_or_path: str) -> str:
+    """By which method of `training.finetune` a checkpoint (folder or Hub id) was trained.
+
+    Returns:
+        `"mora"`, `"lora"`, `"graph_prefix"` or `"full_finetune"`.
 
     Raises:
         OSError: there is no such checkpoint.
         ValueError: it is a checkpoint of something else.
     """
+    if find_adapter_config_file(name_or_path) is not None:
+        return "lora"
     try:
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=True)
+        config, _ = PreTrainedConfig.get_config_dict(name_or_path)
     except OSError as error:
         raise OSError(
             f"{name_or_path!r} is neither a folder with a MoRA checkpoint nor one on the Hub that "
             f"can be read from here ({str(error).strip().splitlines()[0]})"
         ) from error
-    if config.model_type != "mora":
+    methods = {"mora": "mora", "mora_graph_prefix": "graph_prefix"}
+    method = methods.get(config["model_type"])
+    if method is None and config.get("base_model_name_or_path") is not None:
+        method = "full_finetune"
+    if method is None:
         raise ValueError(
-            f"{name_or_path!r} is a {config.model_type} model, not a MoRA checkpoint: give what "
+            f"{name_or_path!r} is a {config['model_type']} model, not a MoRA checkpoint: give what "
             "training.finetune or save_pretrained has written"
         )
+    return method
+
+
+def load_processor(name_or_path: str) -> ProcessorMixin:
+    """Load the processor of a checkpoint (folder or Hub id) of any method.
+
+    Raises:
+        OSError: there is no such checkpoint.
+        ValueError: it is a checkpoint of something else.
+    """
+    method_of(name_or_path)
     return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=True)
 
 
-def load_model(name_or_path: str) -> PreTrainedModel:
-    """Load a MoRA checkpoint (folder or Hub id) for inference.
+def load_model(name_or_path: str) -> PreTrainedModel | TextOnlyModel:
+    """Load a checkpoint (folder or Hub id) of any method for inference.
 
     Where this package's `modeling_mora` is imported, transformers prefers its classes to the code
     that the checkpoint carries. The model goes to the GPU when there is one.
+
+    Returns:
+        A model that takes text and graphs, and is its base inside `disable_adapter()`. Its `config`
+        says which base that is.
+
+    Raises:
+        OSError: the checkpoint or its base is missing.
+        ValueError: it is a checkpoint of something else.
     """
-    model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=True)
+    method = method_of(name_or_path)
+    if method == "lora":
+        model = TextOnlyModel(_load_lora(name_or_path))
+    else:
+        model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=True)
+        if method == "full_finetune":
+            model = TextOnlyModel(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _load_lora(name_or_path: str) -> PeftModel:
+    """The adapter on its base, whose configuration then says which base it is."""
+    adapter = PeftConfig.from_pretrained(name_or_path)
+    if adapter.peft_type != "LORA":
+        raise ValueError(f"{name_or_path!r} is a PEFT adapter of type {adapter.peft_type}, no LoRA")
+    name, revision = adapter.base_model_name_or_path, adapter.revision
+    load_base_config(name, revision)
+    base = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main")
+    base.config.base_model_name_or_path = name
+    base.config.base_revision = revision
+    base.config.base_fingerprint = base_fingerprint(base)
+    return PeftModel.from_pretrained(base, name_or_path)
 
 
 def answer_budget(processor: ProcessorMixin, answers: Sequence[str]) -> int:
@@ -118,7 +170,7 @@ def iterate_answers(
     that does not fit into memory fails at once and not at the end.
 
     Args:
-        model: a MoRA model.
+        model: what [`load_model`] returns.
         processor: its processor.
         prompts: texts of the user turn.
         molecules: molecules aligned with `prompts`; None for a row without one.
