@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from peft import PeftConfig, PeftModel
 from tqdm.auto import tqdm
 from transformers import (
@@ -51,25 +52,36 @@ def method_of(name_or_path: str) -> str:
         OSError: there is no such checkpoint.
         ValueError: it is a checkpoint of something else.
     """
-    if find_adapter_config_file(name_or_path) is not None:
-        return "lora"
     try:
-        config, _ = PreTrainedConfig.get_config_dict(name_or_path)
-    except OSError as error:
+        if find_adapter_config_file(name_or_path) is None:
+            config, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        else:
+            config = {"peft_type": PeftConfig.from_pretrained(name_or_path).peft_type}
+    except (OSError, HFValidationError) as error:
         raise OSError(
             f"{name_or_path!r} is neither a folder with a MoRA checkpoint nor one on the Hub that "
             f"can be read from here ({str(error).strip().splitlines()[0]})"
         ) from error
-    methods = {"mora": "mora", "mora_graph_prefix": "graph_prefix"}
-    method = methods.get(config["model_type"])
-    if method is None and config.get("base_model_name_or_path") is not None:
-        method = "full_finetune"
-    if method is None:
+    kind = config.get("peft_type") or config["model_type"]
+    methods = {"LORA": "lora", "mora": "mora", "mora_graph_prefix": "graph_prefix"}
+    if kind in methods:
+        return methods[kind]
+    if config.get("base_model_name_or_path") is not None:
+        return "full_finetune"
+    raise ValueError(
+        f"{name_or_path!r} is a {kind} model, not a MoRA checkpoint: give what "
+        "training.finetune or save_pretrained has written"
+    )
+
+
+def require_mora(name_or_path: str) -> None:
+    """Raise a ValueError unless a checkpoint is one of MoRA, whose weights are generated."""
+    method = method_of(name_or_path)
+    if method != "mora":
         raise ValueError(
-            f"{name_or_path!r} is a {config['model_type']} model, not a MoRA checkpoint: give what "
-            "training.finetune or save_pretrained has written"
+            f"{name_or_path!r} is a {method} checkpoint, but only MoRA generates weights: give one "
+            "trained with method=mora"
         )
-    return method
 
 
 def load_processor(name_or_path: str) -> ProcessorMixin:
@@ -110,8 +122,6 @@ def load_model(name_or_path: str) -> PreTrainedModel | TextOnlyModel:
 def _load_lora(name_or_path: str) -> PeftModel:
     """The adapter on its base, whose configuration then says which base it is."""
     adapter = PeftConfig.from_pretrained(name_or_path)
-    if adapter.peft_type != "LORA":
-        raise ValueError(f"{name_or_path!r} is a PEFT adapter of type {adapter.peft_type}, no LoRA")
     name, revision = adapter.base_model_name_or_path, adapter.revision
     load_base_config(name, revision)
     base = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main")

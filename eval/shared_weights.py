@@ -18,7 +18,13 @@ from rich.table import Table
 from transformers import PreTrainedModel, ProcessorMixin
 
 from eval.benchmark import read_answer, read_data_settings
-from eval.generation import answer_budget, generate_answers, load_model, load_processor
+from eval.generation import (
+    answer_budget,
+    generate_answers,
+    load_model,
+    load_processor,
+    require_mora,
+)
 from eval.regression import RegressionScore, mean_baseline, score_regression
 from training.data.qm9 import load_qm9
 
@@ -76,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns its exit code, 2 when it cannot start."""
     args = parse_arguments(arguments)
     try:
+        require_mora(args.model)
         data = load_qm9(**read_data_settings(args.model))
         processor, model = load_processor(args.model), load_model(args.model)
         max_new_tokens = answer_budget(processor, data["train"]["answer"])

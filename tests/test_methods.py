@@ -57,6 +57,8 @@ def test_a_run_learns_saves_and_loads(
         *("--learning_rate", "1e-2"),
     )
     folder = tmp_path / "run"
+    takes_graphs = method in ("mora", "graph_prefix")
+    assert ("graph_atoms" in next(iter(trainer.get_train_dataloader()))) == takes_graphs
     logs = trainer.state.log_history
     losses = [entry["loss"] for entry in logs if "loss" in entry]
     assert len(losses) == 12 and losses[-1] < 0.97 * losses[0]
@@ -87,9 +89,8 @@ assert "training.finetune" not in sys.modules
 """
     run(script, folder, tmp_path / "logits.pt", cwd=tmp_path)
     trained = trainer.model.eval()
-    takes = inputs if method in ("mora", "graph_prefix") else text
     with torch.no_grad():
-        expected = trained(**takes).logits
+        expected = trained(**(inputs if takes_graphs else text)).logits
         assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
         assert not torch.equal(expected, base(**text).logits)
     settings = {"max_new_tokens": 3, "batch_size": 1}
