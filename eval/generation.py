@@ -56,7 +56,7 @@ def method_of(name_or_path: str) -> str:
         if find_adapter_config_file(name_or_path) is None:
             config, _ = PreTrainedConfig.get_config_dict(name_or_path)
         else:
-            config = {"peft_type": PeftConfig.from_pretrained(name_or_path).peft_type}
+            config = {"peft_type": PeftConfig.from_pretrained(name_or_path).peft_type.value}
     except (OSError, HFValidationError) as error:
         raise OSError(
             f"{name_or_path!r} is neither a folder with a MoRA checkpoint nor one on the Hub that "

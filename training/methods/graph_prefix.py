@@ -95,6 +95,7 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
         """
         if graph_encoder is not None:
             graph_config = copy.deepcopy(graph_encoder.config)
+            graph_config.name_or_path = ""  # its weights are copied, too
         names = ("rank", "alpha", "target_modules", "freeze_graph_encoder")
         config = GraphPrefixConfig(
             text_config=load_base_config(base_name_or_path, revision),
