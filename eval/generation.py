@@ -3,7 +3,7 @@
 """Loading what was trained, and batched greedy answers of it or of its base alone."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from transformers import (
     AutoProcessor,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
 )
 from transformers.utils import find_adapter_config_file
@@ -36,10 +37,12 @@ class Answer:
         text: the answer without special tokens, stripped.
         finished: whether the model ended the answer itself. False means that it was cut off at
             `max_new_tokens`, perhaps in the middle of a number.
+        probability: of the first of two answers against the second, where two were asked for.
     """
 
     text: str
     finished: bool
+    probability: float | None = None
 
 
 def method_of(name_or_path: str) -> str:
@@ -149,35 +152,9 @@ def generate_answers(
     molecules: Sequence[str | None],
     max_new_tokens: int,
     batch_size: int = 32,
-    use_adapter: bool = True,
     description: str = "generating",
 ) -> list[Answer]:
-    """Answer every prompt and return the answers in row order.
-
-    Takes the arguments of [`iterate_answers`].
-    """
-    answers: dict[int, Answer] = {}
-    for batch in iterate_answers(
-        model, processor, prompts, molecules, max_new_tokens, batch_size, use_adapter, description
-    ):
-        answers.update(batch)
-    return [answers[row] for row in range(len(prompts))]
-
-
-def iterate_answers(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    prompts: Sequence[str],
-    molecules: Sequence[str | None],
-    max_new_tokens: int,
-    batch_size: int = 32,
-    use_adapter: bool = True,
-    description: str = "generating",
-) -> Iterator[dict[int, Answer]]:
-    """Answer the prompts batch by batch, with a progress bar.
-
-    Prompts of similar length share a batch, the longest come first: little padding, and a batch
-    that does not fit into memory fails at once and not at the end.
+    """Answer every prompt, with a progress bar, and return the answers in row order.
 
     Args:
         model: what [`load_model`] returns.
@@ -186,11 +163,7 @@ def iterate_answers(
         molecules: molecules aligned with `prompts`; None for a row without one.
         max_new_tokens: longest answer, see [`answer_budget`].
         batch_size: rows per batch.
-        use_adapter: False asks the base model alone, on the same loaded weights.
         description: label of the progress bar.
-
-    Yields:
-        For each batch, row number -> answer.
 
     Raises:
         ValueError: if `prompts` and `molecules` differ in length.
@@ -200,43 +173,65 @@ def iterate_answers(
             f"{len(prompts)} prompts but {len(molecules)} molecules: pass one molecule per prompt, "
             "None for a prompt without one"
         )
-    lengths = (
-        [len(ids) for ids in processor.tokenizer(list(prompts))["input_ids"]] if prompts else []
-    )
-    order = sorted(range(len(prompts)), key=lambda row: lengths[row], reverse=True)
-
-    with tqdm(total=len(order), desc=description, unit="row") as progress:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            # Entered per batch: between two yields the caller must find the model as it was.
-            with contextlib.nullcontext() if use_adapter else model.disable_adapter():
-                answers = _generate_batch(
-                    model,
-                    processor,
-                    [_conversation(prompts[row], molecules[row]) for row in rows],
-                    max_new_tokens,
-                )
+    answers: dict[int, Answer] = {}
+    with tqdm(total=len(prompts), desc=description, unit="row") as progress:
+        for rows in sort_into_batches(processor, prompts, batch_size):
+            batch = answer_batch(
+                model,
+                processor,
+                [prompts[row] for row in rows],
+                [molecules[row] for row in rows],
+                max_new_tokens,
+            )
+            answers.update(zip(rows, batch, strict=True))
             progress.update(len(rows))
-            yield dict(zip(rows, answers, strict=True))
+    return [answers[row] for row in range(len(prompts))]
 
 
-def _conversation(prompt: str, molecule: str | None) -> list[dict]:
-    content = [{"type": "text", "text": prompt}]
-    if molecule is not None:
-        content.insert(0, {"type": "molecule", "molecule": molecule})
-    return [{"role": "user", "content": content}]
+def sort_into_batches(
+    processor: ProcessorMixin, prompts: Sequence[str], batch_size: int
+) -> list[list[int]]:
+    """Row numbers, batch by batch.
+
+    Prompts of similar length share a batch, the longest come first: little padding, and a batch
+    that does not fit into memory fails at once and not at the end.
+    """
+    if not prompts:
+        return []
+    lengths = [len(ids) for ids in processor.tokenizer(list(prompts))["input_ids"]]
+    order = sorted(range(len(prompts)), key=lambda row: lengths[row], reverse=True)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 @torch.inference_mode()
-def _generate_batch(
+def answer_batch(
     model: PreTrainedModel,
     processor: ProcessorMixin,
-    conversations: list[list[dict]],
+    prompts: Sequence[str],
+    molecules: Sequence[str | None],
     max_new_tokens: int,
+    use_adapter: bool = True,
+    choices: tuple[str, str] | None = None,
 ) -> list[Answer]:
+    """Answer the prompts of one batch, greedily.
+
+    Args:
+        model: what [`load_model`] returns.
+        processor: its processor.
+        prompts: texts of the user turn.
+        molecules: molecules aligned with `prompts`; None for a row without one.
+        max_new_tokens: longest answer, see [`answer_budget`].
+        use_adapter: False asks the base model alone, on the same loaded weights.
+        choices: two answers, such as `("Yes", "No")`, for `Answer.probability`: their first tokens
+            are compared before anything is written, whatever the model then writes.
+
+    Raises:
+        ValueError: both choices begin with the same token.
+    """
     tokenizer = processor.tokenizer
+    first_tokens = None if choices is None else first_token_ids(tokenizer, choices)
     inputs = processor.apply_chat_template(
-        conversations,
+        [_conversation(*row) for row in zip(prompts, molecules, strict=True)],
         tokenize=True,
         return_dict=True,
         add_generation_prompt=True,
@@ -244,17 +239,46 @@ def _generate_batch(
         return_tensors="pt",
     ).to(model.device)
     end_ids = end_token_ids(model, tokenizer)
-    tokens = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        # Some base models ship a repetition penalty, which would punish repeated digits.
-        repetition_penalty=1.0,
-        eos_token_id=end_ids,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    tokens = tokens[:, inputs["input_ids"].shape[1] :]
-    finished = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device)).any(dim=1)
+    with contextlib.nullcontext() if use_adapter else model.disable_adapter():
+        generated = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            # Some base models ship a repetition penalty, which would punish repeated digits.
+            repetition_penalty=1.0,
+            eos_token_id=end_ids,
+            pad_token_id=tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+            output_logits=choices is not None,
+        )
+    tokens = generated.sequences[:, inputs["input_ids"].shape[1] :]
+    finished = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device)).any(dim=1).tolist()
     texts = [read_answer(tokenizer, row).strip() for row in tokens]
-    return [Answer(text, end) for text, end in zip(texts, finished.tolist(), strict=True)]
+    probabilities = [None] * len(texts)
+    if first_tokens is not None:
+        logits = generated.logits[0][:, first_tokens].float()
+        probabilities = logits.softmax(dim=1)[:, 0].tolist()
+    return [Answer(*answer) for answer in zip(texts, finished, probabilities, strict=True)]
+
+
+def first_token_ids(tokenizer: PreTrainedTokenizerBase, choices: tuple[str, str]) -> list[int]:
+    """The first token of each of two answers, as training wrote them.
+
+    Raises:
+        ValueError: it is the same one.
+    """
+    ids = [tokenizer(choice, add_special_tokens=False)["input_ids"][0] for choice in choices]
+    if ids[0] == ids[1]:
+        raise ValueError(
+            f"{choices[0]!r} and {choices[1]!r} begin with the same token of this tokenizer, so "
+            "their probabilities cannot be told from the first step"
+        )
+    return ids
+
+
+def _conversation(prompt: str, molecule: str | None) -> list[dict]:
+    content = [{"type": "text", "text": prompt}]
+    if molecule is not None:
+        content.insert(0, {"type": "molecule", "molecule": molecule})
+    return [{"role": "user", "content": content}]

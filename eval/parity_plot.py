@@ -10,36 +10,55 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from eval.regression import HARTREE_IN_EV, score_regression
-
 # Room around the true values, as a share of their range.
 MARGIN = 0.15
+# CODATA 2018: one hartree in electronvolts.
+HARTREE_IN_EV = 27.211386245988
+MOST_COLUMNS = 3
 
 
 def save_parity_plot(
-    answers: Mapping[str, tuple[Sequence[float], Sequence[float | None]]], path: Path
+    answers: Mapping[str, tuple[Sequence[float], Sequence[float | None]]],
+    path: Path,
+    unit: str | Mapping[str, str] = "hartree",
+    title: str | None = None,
 ) -> None:
     """Write a PNG with one parity panel per property.
 
     Args:
-        answers: property name -> (true values, predictions), both in hartree and aligned; None
+        answers: property name -> (true values, predictions), in `unit` and aligned; None or nan
             stands for an answer that could not be read and is counted in the title, not drawn.
         path: where the PNG is written.
+        unit: of the values; empty for none; a mapping where the properties differ in it. Hartree
+            is drawn in electronvolts.
+        title: of the whole figure, such as the model's name.
     """
     # The Agg canvas is asked for here, not through pyplot, so that no display is needed and the
     # caller's backend stays as it is.
-    figure = Figure(figsize=(4.8 * len(answers), 5.0), layout="constrained")
+    columns = min(len(answers), MOST_COLUMNS)
+    lines = -(-len(answers) // columns)
+    figure = Figure(figsize=(4.8 * columns, 5.0 * lines), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(answers), squeeze=False)[0]
-    for axes, (name, (targets, predictions)) in zip(panels, answers.items(), strict=True):
-        draw_parity(axes, name, targets, predictions)
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes, (name, (targets, predictions)) in zip(panels, answers.items(), strict=False):
+        draw_parity(axes, name, targets, predictions, unit if isinstance(unit, str) else unit[name])
+    for axes in panels[len(answers) :]:
+        axes.remove()
+    if title:
+        figure.suptitle(title, fontsize=11)
+    # Axes of a fixed aspect take their place only when drawn: the layout needs a second look.
+    figure.draw_without_rendering()
     canvas.print_png(path)
 
 
 def draw_parity(
-    axes: Axes, name: str, targets: Sequence[float], predictions: Sequence[float | None]
+    axes: Axes,
+    name: str,
+    targets: Sequence[float],
+    predictions: Sequence[float | None],
+    unit: str = "hartree",
 ) -> None:
-    """Draw one panel, in electronvolts.
+    """Draw one panel.
 
     The axes follow the true values. A prediction outside them is drawn as a triangle on the edge
     and counted in the legend, so that one absurd answer neither hides nor squeezes the others.
@@ -47,15 +66,18 @@ def draw_parity(
     Args:
         axes: matplotlib axes to draw on.
         name: property name, for the title and the labels.
-        targets: true values in hartree.
-        predictions: predicted values in hartree, None where not readable.
+        targets: true values.
+        predictions: predicted values, None or nan where not readable.
+        unit: of both; empty for none. Hartree is drawn in electronvolts.
     """
-    score = score_regression(targets, predictions)
-    pairs = [(t, p) for t, p in zip(targets, predictions, strict=True) if p is not None]
-    true, predicted = np.array(pairs, dtype=float).reshape(-1, 2).T * HARTREE_IN_EV
+    targets = np.asarray(targets, dtype=float)
+    predictions = np.asarray(predictions, dtype=float)  # None becomes nan
+    parsed = np.isfinite(predictions)
+    factor, shown = (HARTREE_IN_EV, "eV") if unit == "hartree" else (1.0, unit)
+    true, predicted = targets[parsed] * factor, predictions[parsed] * factor
 
-    low, high = np.min(targets) * HARTREE_IN_EV, np.max(targets) * HARTREE_IN_EV
-    # A property with one single true value still needs axes of some width: 1 eV.
+    low, high = targets.min() * factor, targets.max() * factor
+    # A property with one single true value still needs axes of some width.
     room = MARGIN * ((high - low) or 1.0 / MARGIN)
     low, high = low - room, high + room
     outside = (predicted < low) | (predicted > high)
@@ -63,7 +85,16 @@ def draw_parity(
     axes.plot(
         [low, high], [low, high], color="0.6", linewidth=1, zorder=1, label="prediction = truth"
     )
-    axes.scatter(true[~outside], predicted[~outside], s=12, alpha=0.6, edgecolors="none", zorder=2)
+    # Thousands of points would be a blot, so they get smaller and fainter.
+    many = len(true) > 1000
+    axes.scatter(
+        true[~outside],
+        predicted[~outside],
+        s=4 if many else 12,
+        alpha=0.25 if many else 0.6,
+        edgecolors="none",
+        zorder=2,
+    )
     if outside.any():
         axes.scatter(
             true[outside],
@@ -76,14 +107,22 @@ def draw_parity(
             label=f"outside the axes: {outside.sum()}",
         )
 
-    if score.mae is None:
-        error = "no answer parsed"
-    else:
-        error = f"MAE {score.mae_ev:#.3g} eV ({score.mae:#.3g} hartree)"
-    axes.set_title(f"MoRA, {name}: {error}\n{score.n_parsed} of {score.n} answers parsed")
-    axes.set_xlabel(f"true {name} (eV)")
-    axes.set_ylabel(f"predicted {name} (eV)")
+    axes.set_title(
+        f"{name}: {_error(true, predicted, factor, shown)}\n"
+        f"{parsed.sum()} of {len(targets)} answers parsed"
+    )
+    in_unit = f" ({shown})" if shown else ""
+    axes.set_xlabel(f"true {name}{in_unit}")
+    axes.set_ylabel(f"predicted {name}{in_unit}")
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_aspect("equal")
     axes.legend(loc="upper left", frameon=False)
+
+
+def _error(true: np.ndarray, predicted: np.ndarray, factor: float, unit: str) -> str:
+    if not len(true):
+        return "no answer parsed"
+    mae = float(np.mean(np.abs(true - predicted)))
+    text = f"MAE {mae:#.3g} {unit}".rstrip()
+    return f"{text} ({mae / factor:#.3g} hartree)" if factor != 1.0 else text

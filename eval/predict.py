@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from scipy.constants import physical_constants
 from transformers import ProcessorMixin
 
 from eval.generation import answer_budget, generate_answers, load_model, load_processor
-from eval.regression import HARTREE_IN_EV
 from modeling_mora.tasks_mora import get_task
 
+HARTREE_IN_EV = physical_constants["Hartree energy in eV"][0]
 # As long as an answer of the task gets: a sign and every decimal.
 LONGEST_VALUE = -0.1234
 

@@ -17,16 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, ProcessorMixin
 
-from eval.benchmark import read_answer, read_data_settings
-from eval.generation import (
-    answer_budget,
-    generate_answers,
-    load_model,
-    load_processor,
-    require_mora,
-)
-from eval.regression import RegressionScore, mean_baseline, score_regression
-from training.data.qm9 import load_qm9
+from eval.generation import generate_answers, load_model, load_processor, require_mora
+from eval.questions import answer_budgets, load_data_of, make_questions, select_rows
+from eval.scores import group_by, predict_mean, score_records, show_value
+from modeling_mora.tasks_mora import Task
 
 MOLECULES_PER_BATCH = (1, 2, 4, 16)
 
@@ -47,15 +41,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def score_shared(
     rows: Sequence[Mapping],
+    task: Task,
     model: PreTrainedModel,
     processor: ProcessorMixin,
     max_new_tokens: int,
     molecules_per_batch: int,
-) -> RegressionScore:
+) -> dict[str, dict]:
     """Score the answers of batches whose rows share one weight set.
 
     Args:
-        rows: dataset rows of one property.
+        rows: of `select_rows`, all about one property.
+        task: their task.
         model: a MoRA model.
         processor: its processor.
         max_new_tokens: longest answer in tokens.
@@ -66,7 +62,7 @@ def score_shared(
         batch = rows[start : start + molecules_per_batch]
         joined = ".".join(row["molecule"] for row in batch)
         molecules += [joined] * len(batch)
-    generated = generate_answers(
+    answers = generate_answers(
         model,
         processor,
         [row["prompt"] for row in rows],
@@ -74,8 +70,11 @@ def score_shared(
         max_new_tokens,
         description=f"{molecules_per_batch} per weight set",
     )
-    parsed = [read_answer(row["task"], answer) for row, answer in zip(rows, generated, strict=True)]
-    return score_regression([float(row["answer"]) for row in rows], parsed)
+    records = [
+        {**row, "reference": row["answer"], "text": answer.text, "finished": answer.finished}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    return score_records(records, task)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,29 +82,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         require_mora(args.model)
-        data = load_qm9(**read_data_settings(args.model))
+        data = load_data_of(args.model)
+        selected = select_rows(data, "test", ["property_prediction"], args.max_examples)
         processor, model = load_processor(args.model), load_model(args.model)
-        max_new_tokens = answer_budget(processor, data["train"]["answer"])
+        max_new_tokens = answer_budgets(data, selected, processor, None)["property_prediction"]
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    test = data["test"].to_list()[: args.max_examples]
-    for name in dict.fromkeys(row["property"] for row in test):
-        rows = [row for row in test if row["property"] == name]
-        table = Table(title=f"QM9 {name}: molecules that share one weight set")
-        for column in ("molecules per weight set", "MAE (hartree)", "parsed", "n"):
+    task = data.task("property_prediction")
+    for (name,), rows in group_by(selected, "property").items():
+        table = Table(title=f"{name}: molecules that share one weight set")
+        for column in ("molecules per weight set", "MAE", "parsed", "n"):
             table.add_column(column, justify="right")
-        for count in MOLECULES_PER_BATCH:
-            score = score_shared(rows, model, processor, max_new_tokens, count)
-            mae = "—" if score.mae is None else f"{score.mae:.4f}"
-            table.add_row(str(count), mae, f"{score.parsed_share:.1%}", str(score.n))
-        training = [
-            float(row["answer"]) for row in data["train"].to_list() if row["property"] == name
-        ]
-        mean = score_regression(
-            [float(row["answer"]) for row in rows], mean_baseline(training, len(rows))
-        )
-        table.add_row("predict the mean", f"{mean.mae:.4f}", "100.0%", str(mean.n))
+        scores = {
+            str(count): score_shared(rows, task, model, processor, max_new_tokens, count)
+            for count in MOLECULES_PER_BATCH
+        }
+        asked = make_questions(rows, None, seed=0)
+        mean = predict_mean(asked, data.splits["train"])
+        scores["predict the mean"] = score_records(mean, task)
+        for label, score in scores.items():
+            table.add_row(
+                label,
+                show_value(score["mae"]["value"]),
+                f"{score['parsed']['value']:.1%}",
+                str(score["n"]["value"]),
+            )
         Console().print(table)
     return 0
 

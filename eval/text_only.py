@@ -63,8 +63,10 @@ class TextOnlyModel(nn.Module):
         # Cached past nn.Module, which would count a submodule among this model's weights.
         name, revision = self.config.base_model_name_or_path, self.config.base_revision
         load_base_config(name, revision)
-        base = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main")
-        return base.to(self.device).eval()
+        # Inference mode would make weights that can be used nowhere else.
+        with torch.inference_mode(False):
+            base = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main")
+            return base.to(self.device).eval()
 
     @property
     def generation_config(self) -> GenerationConfig:

@@ -3,6 +3,7 @@
 """Reading and writing molecules: SMILES, SELFIES, InChI and RDKit `Mol`."""
 
 import contextlib
+import functools
 import re
 import threading
 from typing import Any
@@ -68,6 +69,12 @@ def parse_molecule(molecule: Any, molecule_format: str = "auto", row: int | None
                 f"{name} contains blanks: pass the molecule alone, and join several molecules "
                 "with a dot, as in 'CCO.CC'."
             )
+        foreign = next((character for character in text if not character.isascii()), None)
+        if foreign is not None:
+            raise MoleculeError(
+                f"{name} contains {foreign!r}, which stands in no SMILES, SELFIES or InChI: it may "
+                "be a typographic dash or quote."
+            )
         kind = _detect_format(text) if molecule_format == "auto" else molecule_format
         if kind == "selfies":
             text = _decode_selfies(text, name)
@@ -90,10 +97,30 @@ def parse_molecule(molecule: Any, molecule_format: str = "auto", row: int | None
 
 def canonical_smiles(mol) -> str:
     """RDKit's canonical SMILES of a sanitised `Mol`, without atom maps."""
+    smiles = Chem.MolToSmiles(mol)
+    if not re.search(r":\d+\]", smiles):
+        return smiles
     mol = Chem.Mol(mol)
     for atom in mol.GetAtoms():
         atom.SetAtomMapNum(0)
+    # What only the maps told apart is no centre: [CH3:1][C@H]([CH3:2])O is isopropanol.
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return Chem.MolToSmiles(mol)
+
+
+# A text is scored by several metrics, and SELFIES take a third of a millisecond to decode.
+@functools.lru_cache(maxsize=2**14)
+def read_smiles(text: str, notation: str) -> str | None:
+    """Canonical SMILES of what a model wrote, or None if it is no molecule.
+
+    Args:
+        text: the answer; anything beside the molecule makes it none.
+        notation: `"smiles"` or `"selfies"`.
+    """
+    try:
+        return canonical_smiles(parse_molecule(text, notation))
+    except MoleculeError:
+        return None
 
 
 def to_selfies(smiles: str) -> str:
@@ -143,6 +170,12 @@ def _detect_format(text: str) -> str:
 def _decode_selfies(text: str, name: str) -> str:
     if selfies is None:
         raise ImportError("Reading SELFIES needs the selfies package: pip install selfies")
+    # The decoder would drop what stands before the first bracket: C[O] would be water.
+    if not text.startswith(("[", ".")):
+        raise MoleculeError(
+            f"{name} is not a valid SELFIES: it does not start with a token in brackets. Correct "
+            "it or drop the row."
+        )
     try:
         smiles = selfies.decoder(text)
     except selfies.DecoderError as error:
@@ -181,4 +214,4 @@ def _one_line(log: str) -> str:
     return "; ".join(lines)
 
 
-__all__ = ["MoleculeError", "canonical_smiles", "parse_molecule", "to_selfies"]
+__all__ = ["MoleculeError", "canonical_smiles", "parse_molecule", "read_smiles", "to_selfies"]

@@ -12,7 +12,13 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .molecules_mora import MoleculeError, canonical_smiles, parse_molecule, to_selfies
+from .molecules_mora import (
+    MoleculeError,
+    canonical_smiles,
+    parse_molecule,
+    read_smiles,
+    to_selfies,
+)
 from .numbers_mora import read_number
 
 NOTATIONS = ("smiles", "selfies")
@@ -101,10 +107,7 @@ class MoleculeAnswer(Task):
 
     def parse(self, text: str, name: str | None = None) -> str | None:
         """Canonical SMILES of an answer, or None if it is no molecule."""
-        try:
-            return canonical_smiles(parse_molecule(text, self.notation))
-        except MoleculeError:
-            return None
+        return read_smiles(text, self.notation)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,42 @@
 # Copyright 2026 The MoRA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark command, end to end on a tiny random model, and starting it again."""
+"""The benchmark command on a tiny random model: all tasks, controls, kills, several processes."""
 
 import json
-import math
+import os
+import random
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
+import numpy as np
+import psutil
 import pytest
+import yaml
+from sklearn.metrics import roc_auc_score
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
-from eval import benchmark
-from eval.generation import Answer
-from eval.predictions import PredictionFile
+from eval import asking, benchmark
+from eval.generation import Answer, answer_batch, load_model, load_processor
 from modeling_mora import MoraForCausalLM, MoraProcessor
+from training import prepare
 from training.data.qm9 import load_qm9
 
-DATA = {"properties": ["homo", "gap"], "train": 8, "validation": 1, "test": 3, "seed": 0}
+QM9 = {"properties": ["homo", "gap"], "train": 8, "validation": 1, "test": 3, "seed": 0}
 TINY = {"rank": 2, "target_modules": ["q_proj", "down_proj"]}
+CONTROLS = "no_molecule,shuffled_molecule,base_model"
+# Product, reactants and class of reactions that exist.
+REACTIONS = [
+    ("CC(=O)OCC", "CC(=O)O.CCO", 2),
+    ("CC(=O)NC", "CC(=O)Cl.CN", 2),
+    ("CCOCC", "CCO.CCBr", 1),
+    ("CCN(C)C", "CCBr.CNC", 1),
+    ("OCc1ccccc1", "O=Cc1ccccc1", 7),
+    ("O=Cc1ccccc1", "OCc1ccccc1", 8),
+]
+LABELS = [("CCO", 1, 0), ("CCN", 0, 1), ("CCC", 1, ""), ("CCCl", 0, 1), ("CCF", 1, 0), ("C", 0, 1)]
 
 pytestmark = pytest.mark.usefixtures("small_qm9")
 
@@ -30,28 +49,80 @@ def checkpoint(
     path = tmp_path / "model"
     make_model(**TINY).save_pretrained(path)
     processor.save_pretrained(path)
-    (path / "data.json").write_text(json.dumps(DATA))
+    (path / "data.json").write_text(json.dumps(QM9))
     return path
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+def prepared(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Prepared data of three tasks; the same rows in train and test."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    reactions = tmp_path / "reactions.jsonl"
+    with reactions.open("w") as file:
+        for number, (product, reactants, kind) in enumerate(REACTIONS):
+            row = {"id": f"r{number}", "product": product, "reactants": reactants}
+            file.write(json.dumps(row | {"reaction_class": kind}) + "\n")
+    tables = {"label": ["smiles,toxic,soluble"], "caption": ["smiles,text"]}
+    for smiles, *labels in LABELS:
+        tables["label"].append(",".join(map(str, [smiles, *labels])))
+        tables["caption"].append(f"{smiles},A small molecule of {len(smiles)} letters.")
+    for name, lines in tables.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+
+    def splits(name: str) -> dict[str, str]:
+        return dict.fromkeys(("train", "test"), str(tmp_path / name))
+
+    def labelled(name: str) -> dict:
+        return {
+            "source": "table",
+            "name": "tox",
+            "data": splits("label.csv"),
+            "task": "property_classification",
+            "molecule": "smiles",
+            "answer": name,
+            "options": {"label": name},
+            "labels": {name: f"be {name}"},
+        }
+
+    settings = {
+        "data": {
+            "base": str(tiny_base),
+            "max_length": 300,
+            "max_rejected": 0.2,
+            "sources": [
+                {"source": "uspto", "task": "retrosynthesis", "data": splits("reactions.jsonl")},
+                labelled("toxic"),
+                labelled("soluble"),
+                {
+                    "source": "table",
+                    "name": "captions",
+                    "data": splits("caption.csv"),
+                    "task": "molecule_captioning",
+                    "molecule": "smiles",
+                    "answer": "text",
+                },
+            ],
+        }
+    }
+    path = tmp_path / "data.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    prepare.main([str(path), "--output_dir", str(tmp_path / "data")])
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, bool]]:
     """Answers instead of a random model's: numbers with the adapter on, words with it off.
 
-    The list holds what was asked: (prompt, adapter on or off).
+    The list holds what was asked: (prompt, molecule, adapter on or off).
     """
     asked = []
 
-    def answer(
-        model, processor, prompts, molecules, max_new_tokens, batch_size, use_adapter, description
-    ):
-        for start in range(0, len(prompts), batch_size):
-            rows = range(start, min(start + batch_size, len(prompts)))
-            asked.extend((prompts[row], use_adapter) for row in rows)
-            text = "0.3000" if use_adapter else "I do not know."
-            yield {row: Answer(text, finished=True) for row in rows}
+    def answer(model, processor, prompts, molecules, max_new_tokens, use_adapter, choices):
+        asked.extend((*row, use_adapter) for row in zip(prompts, molecules, strict=True))
+        return [Answer("0.3000" if use_adapter else "I do not know.", True) for _ in prompts]
 
-    monkeypatch.setattr(benchmark, "iterate_answers", answer)
+    monkeypatch.setattr(asking, "answer_batch", answer)
     return asked
 
 
@@ -60,88 +131,233 @@ def run(checkpoint: Path, *flags: str) -> int:
 
 
 def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def entry(results: dict, **wanted: object) -> dict:
+    (found,) = [e for e in results["scores"] if all(e[k] == v for k, v in wanted.items())]
+    return found
 
 
 def test_a_saved_model_is_scored_end_to_end(
     checkpoint: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     output = tmp_path / "scores"
-    assert run(checkpoint, "--output_dir", str(output)) == 0
+    assert run(checkpoint, "--output_dir", str(output), "--controls", CONTROLS) == 0
 
-    test = load_qm9(**DATA)["test"]
+    test = load_qm9(**QM9)["test"].to_list()
     lines = read_lines(output / "predictions.jsonl")
-    keys = {(line["id"], line["property"], line["arm"]) for line in lines}
-    assert len(lines) == len(keys) == 2 * len(test) == 12
-    answers = {(row["id"], row["property"]): row["answer"] for row in test}
+    assert [line["row"] for line in lines] == [*range(6)] * 4
+    for line, row in zip(lines, test * 4, strict=True):
+        assert line["reference"] == row["answer"]
+        assert [line[key] for key in ("id", "property", "molecule", "prompt")] == [
+            row[key] for key in ("id", "property", "molecule", "prompt")
+        ]
+    texts = {line["control"]: [] for line in lines}
     for line in lines:
-        assert line["answer"] == answers[line["id"], line["property"]]
-    by_arm = {arm: [x["text"] for x in lines if x["arm"] == arm] for arm in ("base", "mora")}
-    assert by_arm["base"] != by_arm["mora"]
+        texts[line["control"]].append(line["text"])
+    assert list(texts) == [None, *CONTROLS.split(",")]
+    # A row without a molecule gets the untouched base model.
+    assert texts["no_molecule"] == texts["base_model"]
+    assert texts[None] not in (texts["base_model"], texts["shuffled_molecule"])
 
-    results = json.loads((output / "results.json").read_text())
-    assert results["policy"] == "strict"
-    assert results["data"] == DATA
-    assert results["split_seed"] == 0
-    assert set(results["scores"]) == {"homo", "gap"}
-    assert results["scores"]["gap"]["mean"]["n"] == 3
+    results = results_of(output)
+    assert (results["policy"], results["method"], results["device"]) == ("strict", "mora", "cpu")
     assert results["base_model"] == str(tiny_base)
-    assert (output / "parity.png").read_bytes().startswith(b"\x89PNG")
+    assert results["data"]["name"] == "qm9" and results["seeds"]["split"] == 0
+    assert (results["data"]["rows_in_split"], results["data"]["rows_scored"]) == (6, 6)
+    assert {e["property"] for e in results["scores"]} == {"homo", "gap", None}
     printed = capsys.readouterr().out
-    for title in ("predict the mean", "base model without adapter", "MoRA", "strict"):
+    for title in ("training", "base", "shuffled", "95%", "strict", "hartree"):
         assert title in printed
 
 
 def test_scores_are_those_of_the_answers(checkpoint: Path, scripted: list):
-    assert run(checkpoint) == 0
-    results = json.loads((checkpoint / "benchmark" / "results.json").read_text())
-    data = load_qm9(**DATA)
+    assert run(checkpoint, "--controls", "base_model") == 0
+    results = results_of(checkpoint / "benchmark")
+    data = load_qm9(**QM9)
+    pooled = []
     for name in ("homo", "gap"):
         true = [float(row["answer"]) for row in data["test"] if row["property"] == name]
         train = [float(row["answer"]) for row in data["train"] if row["property"] == name]
-        mean = sum(train) / len(train)
-        scores = results["scores"][name]
-        assert scores["mora"]["mae"] == pytest.approx(sum(abs(0.3 - t) for t in true) / 3)
-        assert scores["mean"]["mae"] == pytest.approx(sum(abs(mean - t) for t in true) / 3)
-        assert scores["base"]["mae"] is None
-        assert [scores[arm]["parsed_share"] for arm in ("mean", "base", "mora")] == [1, 0, 1]
-        assert math.isclose(scores["mora"]["mae_ev"], scores["mora"]["mae"] * 27.211386245988)
+        errors = [abs(0.3 - t) for t in true]
+        pooled += errors
+        ours = entry(results, property=name, control=None)["metrics"]
+        assert ours["mae"]["value"] == pytest.approx(np.mean(errors))
+        assert min(errors) <= ours["mae"]["low"] <= ours["mae"]["high"] <= max(errors)
+        mean = entry(results, property=name, control="training_mean")["metrics"]
+        assert mean["mae"]["value"] == pytest.approx(
+            np.mean([abs(np.mean(train) - t) for t in true])
+        )
+        base = entry(results, property=name, control="base_model")["metrics"]
+        assert base["mae"]["value"] is None and base["mae"]["low"] is None
+        assert [m["parsed"]["value"] for m in (mean, base, ours)] == [1, 0, 1]
+    together = entry(results, property=None, control=None)
+    assert together["metrics"]["mae"]["value"] == pytest.approx(np.mean(pooled))
+    assert (together["n"], together["unit"]) == (6, "hartree")
+
+
+def test_a_number_that_was_cut_off_is_not_read(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        asking, "answer_batch", lambda m, p, prompts, *a, **k: [Answer("0.3", False)] * len(prompts)
+    )
+    assert run(checkpoint) == 0
+    metrics = entry(results_of(checkpoint / "benchmark"), property="gap", control=None)["metrics"]
+    assert metrics["parsed"]["value"] == 0
+
+
+def test_all_kinds_of_tasks_are_scored(checkpoint: Path, prepared: Path, tmp_path: Path):
+    output = tmp_path / "scores"
+    assert run(checkpoint, "--data", str(prepared), "--output_dir", str(output)) == 0
+    results = results_of(output)
+    lines = read_lines(output / "predictions.jsonl")
+    assert {line["task"] for line in lines} == {
+        *("retrosynthesis", "property_classification", "molecule_captioning")
+    }
+    reactions = [line for line in lines if line["task"] == "retrosynthesis"]
+    assert [line["group"] for line in reactions] == [str(kind) for *_, kind in REACTIONS]
+    found = entry(results, task="retrosynthesis")["metrics"]
+    assert {"exact_match", "levenshtein", "validity", "bleu", "maccs", "n_valid"} <= found.keys()
+
+    for label in ("toxic", "soluble"):
+        asked = [line for line in lines if line["property"] == label]
+        true = [line["reference"] == "Yes" for line in asked]
+        assert len(asked) == (6 if label == "toxic" else 5)  # one label is a gap
+        expected = roc_auc_score(true, [line["p_yes"] for line in asked])
+        found = entry(results, property=label)["metrics"]["roc_auc"]["value"]
+        assert found == pytest.approx(expected)
+    over_labels = entry(results, task="property_classification", property=None)
+    each = [entry(results, property=name)["metrics"]["roc_auc"] for name in ("toxic", "soluble")]
+    mean = np.mean([score["value"] for score in each])
+    assert over_labels["metrics"]["roc_auc"]["value"] == pytest.approx(mean)
+
+    captions = entry(results, task="molecule_captioning")
+    assert captions["tokenizer"] == "words"
+    assert {"bleu2", "bleu4", "rouge1", "rougeL", "meteor"} <= captions["metrics"].keys()
+
+
+def test_the_whole_answer_scores_one(
+    checkpoint: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Answers that are the references, so that every score must be perfect."""
+    truth = {}
+    make = benchmark.make_questions
+
+    def remember(rows, control, seed):
+        truth.update((row["prompt"], row["answer"]) for row in rows)
+        return make(rows, control, seed)
+
+    def answer(model, processor, prompts, *args, **kwargs):
+        return [Answer(t := truth[p], True, {"Yes": 0.9}.get(t, 0.1)) for p in prompts]
+
+    monkeypatch.setattr(benchmark, "make_questions", remember)
+    monkeypatch.setattr(asking, "answer_batch", answer)
+    assert run(checkpoint, "--data", str(prepared), "--output_dir", str(tmp_path / "s")) == 0
+    for scored in results_of(tmp_path / "s")["scores"]:
+        for metric, score in scored["metrics"].items():
+            if metric.startswith("levenshtein"):
+                assert score["value"] == 0
+            elif metric == "meteor":  # rewards chunks, so a few words cannot reach 1
+                assert score["value"] > 0.99
+            elif metric not in ("n", "n_valid") and not metric.endswith("wordnet"):
+                assert score["value"] == pytest.approx(1), (metric, scored)
 
 
 def test_a_second_start_asks_only_for_what_is_missing(checkpoint: Path, scripted: list):
-    assert run(checkpoint, "--max_examples", "2") == 0
-    assert len(scripted) == 4
-    path = checkpoint / "benchmark" / "predictions.jsonl"
-    first = path.read_text()
-    # Stopped in the middle of writing a line.
-    path.write_text(first + '{"id": "dsgdb9nsd_00')
-
-    scripted.clear()
     assert run(checkpoint) == 0
-    assert len(scripted) == 8
-    assert path.read_text().startswith(first)
-    assert len(read_lines(path)) == 12
-    results = json.loads((checkpoint / "benchmark" / "results.json").read_text())
-    assert (results["rows_scored"], results["answers_reused"]) == (6, 4)
+    assert len(scripted) == 6
+    folder = checkpoint / "benchmark"
+    final = (folder / "predictions.jsonl").read_text()
 
     scripted.clear()
     assert run(checkpoint) == 0
     assert scripted == []
+    assert results_of(folder)["answers_reused"] == 6
+    assert (folder / "predictions.jsonl").read_text() == final
+
+    # A control that comes later; what was asked before is kept.
+    assert run(checkpoint, "--controls", "base_model") == 0
+    assert [adapter for *_, adapter in scripted] == [False] * 6
+    assert (folder / "predictions.jsonl").read_text().startswith(final)
+    scripted.clear()
+    assert run(checkpoint) == 0
+    assert scripted == []
+    assert {e["control"] for e in results_of(folder)["scores"]} == {
+        *(None, "base_model", "training_mean")
+    }
 
 
 def test_answers_are_kept_when_the_run_is_interrupted(
     checkpoint: Path, scripted: list, monkeypatch: pytest.MonkeyPatch
 ):
-    answer = benchmark.iterate_answers
+    answer = asking.answer_batch
 
     def interrupted(*args, **kwargs):
-        yield next(answer(*args, **kwargs))
-        raise KeyboardInterrupt
+        if scripted:
+            raise KeyboardInterrupt
+        return answer(*args, **kwargs)
 
-    monkeypatch.setattr(benchmark, "iterate_answers", interrupted)
+    monkeypatch.setattr(asking, "answer_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint)
-    assert len(read_lines(checkpoint / "benchmark" / "predictions.jsonl")) == 2
+    assert len(read_lines(checkpoint / "benchmark" / "answers-00000.jsonl")) == 2
+
+
+def test_a_batch_that_was_answered_in_part_is_asked_as_a_whole(checkpoint: Path, scripted: list):
+    assert run(checkpoint) == 0
+    path = checkpoint / "benchmark" / "predictions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    scripted.clear()
+    assert run(checkpoint) == 0
+    assert len(scripted) == 2
+    assert path.read_text() == "".join(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_any_moment_it_ends_with_the_same_file(
+    checkpoint: Path, prepared: Path, tmp_path: Path, processes: int
+):
+    module = ["-m", "eval.benchmark", "--model", checkpoint, "--data", prepared]
+    module += ["--batch_size", "1", "--max_new_tokens", "24", "--controls", CONTROLS]
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+
+    def start(folder: Path) -> psutil.Popen:
+        command = [*map(str, [*launch, *module, "--output_dir", folder])]
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        log = (tmp_path / "log").open("wb")
+        return psutil.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def answers(folder: Path) -> int:
+        return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
+
+    def finish(folder: Path) -> bytes:
+        assert start(folder).wait() == 0, (tmp_path / "log").read_text()[-3000:]
+        assert results_of(folder)["processes"] == processes
+        return (folder / "predictions.jsonl").read_bytes()
+
+    folder = tmp_path / "killed"
+    order = random.Random(0)
+    for _ in range(5):
+        process = start(folder)
+        enough = answers(folder) + order.randint(1, 12)
+        while process.poll() is None and answers(folder) < enough:
+            time.sleep(0.005)
+        assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        # Workers of a launcher are in sessions of their own.
+        for victim in (*process.children(recursive=True), process):
+            victim.kill()
+        process.wait()
+    assert not (folder / "predictions.jsonl").exists()
+    assert finish(folder) == finish(tmp_path / "whole")
+    assert 0 < results_of(folder)["answers_reused"] < 92
 
 
 def test_answers_of_another_model_are_refused(
@@ -163,50 +379,45 @@ def test_answers_of_another_model_are_refused(
     assert (checkpoint / "benchmark" / "predictions.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize("flags", [("--max_examples", "2"), ("--batch_size", "3")])
 def test_answers_to_other_questions_are_refused(
-    checkpoint: Path, scripted: list, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, scripted: list, capsys: pytest.CaptureFixture[str], flags: tuple[str, str]
 ):
     assert run(checkpoint) == 0
-    (checkpoint / "data.json").write_text(json.dumps(DATA | {"seed": 1}))
-    assert run(checkpoint) == 2
-    assert "dataset_sha256" in capsys.readouterr().err
+    assert run(checkpoint, *flags) == 2
+    assert "another run" in capsys.readouterr().err
 
 
-def test_predictions_without_run_json_are_refused(tmp_path: Path):
-    (tmp_path / "predictions.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"run\.json beside it does not"):
-        PredictionFile(tmp_path, {"base_model": "x"})
-
-
-def test_a_broken_line_is_named(tmp_path: Path):
-    PredictionFile(tmp_path, {"base_model": "x"})
-    (tmp_path / "predictions.jsonl").write_text("[1]\n")
-    with pytest.raises(ValueError, match="line 1"):
-        PredictionFile(tmp_path, {"base_model": "x"})
-
-
-def test_an_answer_may_hold_any_character(tmp_path: Path):
-    record = {"id": "1", "property": "gap", "arm": "mora", "text": "a\u2028b\x85c\nd\r−é"}
-    PredictionFile(tmp_path, {}).append([record])
-    assert PredictionFile(tmp_path, {}).answered == {("1", "gap", "mora"): record}
-
-
-def test_a_cut_off_answer_is_not_read():
-    assert benchmark.read_answer("property_prediction", Answer("0.25", finished=True)) == 0.25
-    assert benchmark.read_answer("property_prediction", Answer("0.25", finished=False)) is None
-
-
-def test_a_model_without_data_settings_is_one_clear_error(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+def test_the_folder_of_prepared_data_must_be_as_it_was(
+    checkpoint: Path, prepared: Path, scripted: list, capsys: pytest.CaptureFixture[str]
 ):
-    (checkpoint / "data.json").unlink()
+    fingerprints = json.loads((prepared / "prepared.json").read_text())["fingerprints"]
+    settings = {"prepared": str(prepared), "fingerprints": fingerprints}
+    (checkpoint / "data.json").write_text(json.dumps(settings))
+    assert run(checkpoint, "--task", "molecule_captioning") == 0
+    settings["fingerprints"] = fingerprints | {"train": "other"}
+    (checkpoint / "data.json").write_text(json.dumps(settings))
     assert run(checkpoint) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert "data.json" in error
+    assert "is not the data that" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [("--max_examples", "0"), ("--batch_size", "0")])
-def test_numbers_below_one_are_refused(flags: tuple[str, str]):
+def test_a_batch_of_the_benchmark_is_answered_as_alone(checkpoint: Path):
+    assert run(checkpoint) == 0
+    model, processor = load_model(str(checkpoint)), load_processor(str(checkpoint))
+    for line in read_lines(checkpoint / "benchmark" / "predictions.jsonl"):
+        (alone,) = answer_batch(model, processor, [line["prompt"]], [line["molecule"]], 15)
+        assert line["text"].startswith(alone.text) or alone.text.startswith(line["text"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--max_examples", "0"), "must be at least 1"),
+        (("--batch_size", "0"), "must be at least 1"),
+        (("--controls", "no_molecule,shuffled"), "--controls shuffled: use no_molecule"),
+    ],
+)
+def test_bad_flags_are_refused(flags: tuple[str, str], message: str, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse_arguments(["--model", "x", *flags])
+    assert message in capsys.readouterr().err

@@ -89,6 +89,7 @@ def test_examples_have_exactly_the_columns(tmp_path: Path):
         "id": "good",
         "source": "two",
         "property": "a",
+        "group": None,
     }
     assert data["all"]["id"][:] == ["good", "good", "bad answer", "gap"]
     assert rejections.accepted == 4

@@ -19,7 +19,7 @@ from modeling_mora.feature_extraction_mora import (
     BOND_VOCAB_SIZES,
     MoleculeFeatureExtractor,
 )
-from modeling_mora.molecules_mora import MoleculeError, parse_molecule
+from modeling_mora.molecules_mora import MoleculeError, canonical_smiles, parse_molecule
 
 ETHANOL = {
     "graph_atoms": [
@@ -147,6 +147,35 @@ def test_bracket_tokens_are_selfies_unless_told_otherwise(extract):
     assert extract("[C]", molecule_format="smiles")["graph_atoms"][0, 0, 4] == 0
     assert MoleculeFeatureExtractor(molecule_format="smiles")("[C]")["graph_atoms"][0, 0, 4] == 0
     assert len(extract.featurize("[Na+].[Cl-]")["graph_atoms"]) == 2
+
+
+@pytest.mark.parametrize("text", ["C\N{MINUS SIGN}C", "\ufffd" * 60 + "$\ufffd" * 60, "CCÖ"])
+def test_foreign_characters_are_named(extract, text):
+    foreign = next(character for character in text if ord(character) > 127)
+    with pytest.raises(MoleculeError, match=f"contains {foreign!r}, which stands in no SMILES"):
+        extract.featurize(text)
+
+
+@pytest.mark.parametrize("text", ["C[O]", "answer:[C][O]", "hello"])
+def test_selfies_start_with_a_token(text):
+    with pytest.raises(MoleculeError, match="does not start with a token in brackets"):
+        parse_molecule(text, "selfies")
+
+
+@pytest.mark.parametrize(
+    ("mapped", "smiles"),
+    [
+        ("[CH3:1][OH:2]", "CO"),
+        ("[CH3:1][C@H](F)[OH:2]", "C[C@@H](O)F"),
+        # Only the maps told the two methyl groups apart.
+        ("[CH3:1][C@H]([CH3:2])O", "CC(C)O"),
+        ("[CH3:1]/C=C(/[CH3:2])[CH3:3]", "CC=C(C)C"),
+    ],
+)
+def test_canonical_smiles_is_that_of_the_molecule_without_maps(mapped, smiles):
+    mol = parse_molecule(mapped)
+    assert canonical_smiles(mol) == smiles
+    assert any(atom.GetAtomMapNum() for atom in mol.GetAtoms())
 
 
 def test_mol_is_left_as_it_was(extract):

@@ -5,6 +5,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from eval.generation import (
     ANSWER_MARGIN,
+    Answer,
+    answer_batch,
     answer_budget,
     generate_answers,
-    iterate_answers,
+    sort_into_batches,
 )
 from modeling_mora import MoraForCausalLM, MoraProcessor
 
@@ -48,7 +51,10 @@ def test_answers_come_in_row_order_whatever_the_batch_size(
 def test_without_adapter_the_base_answers(
     model: MoraForCausalLM, processor: MoraProcessor, tiny_base: Path
 ):
-    alone = texts(model, processor, use_adapter=False)
+    alone = [
+        answer.text
+        for answer in answer_batch(model, processor, PROMPTS, MOLECULES, 6, use_adapter=False)
+    ]
     base = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": PROMPTS[0]}],
@@ -66,21 +72,36 @@ def test_without_adapter_the_base_answers(
     assert alone != texts(model, processor)
 
 
-def test_between_batches_the_adapter_is_on(model: MoraForCausalLM, processor: MoraProcessor):
-    batches = iterate_answers(
-        model, processor, PROMPTS, MOLECULES, max_new_tokens=1, batch_size=2, use_adapter=False
-    )
-    seen = [model.tuner.state.enabled for _ in batches]
-    assert seen == [True, True, True]
+def test_longest_prompts_come_first_and_every_row_once(processor: MoraProcessor):
+    assert sort_into_batches(processor, PROMPTS, 2) == [[1, 4], [3, 0], [2]]
 
 
-def test_longest_prompts_come_first_and_every_row_once(
+def test_probability_of_two_answers_is_that_of_the_forward_pass(
     model: MoraForCausalLM, processor: MoraProcessor
 ):
-    batches = list(
-        iterate_answers(model, processor, PROMPTS, MOLECULES, max_new_tokens=1, batch_size=2)
-    )
-    assert [sorted(batch) for batch in batches] == [[1, 4], [0, 3], [2]]
+    answers = answer_batch(model, processor, PROMPTS, MOLECULES, 1, choices=("Yes", "No"))
+    first_bytes = processor.tokenizer("YN")["input_ids"]
+    for prompt, molecule, answer in zip(PROMPTS, MOLECULES, answers, strict=True):
+        content = [{"type": "text", "text": prompt}]
+        content += [{"type": "molecule", "molecule": molecule}] if molecule else []
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            logits = model(**inputs).logits[0, -1, first_bytes]
+        expected = logits.softmax(dim=0)[0].item()
+        assert answer.probability == pytest.approx(expected, abs=1e-5)
+    probabilities = [answer.probability for answer in answers]
+    assert len(set(probabilities)) == len(probabilities)
+
+
+def test_choices_that_begin_alike_are_refused(model: MoraForCausalLM, processor: MoraProcessor):
+    with pytest.raises(ValueError, match="'Yes' and 'Yeah' begin with the same token"):
+        answer_batch(model, processor, ["?"], ["C"], 1, choices=("Yes", "Yeah"))
 
 
 class Scripted:
@@ -92,9 +113,10 @@ class Scripted:
         self.generation_config = model.generation_config
         self.tokens = torch.tensor([tokens])
 
-    def generate(self, input_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    def generate(self, input_ids: torch.Tensor, **kwargs: object) -> SimpleNamespace:
         self.kwargs = kwargs
-        return torch.cat([input_ids, self.tokens.expand(len(input_ids), -1)], dim=1)
+        sequences = torch.cat([input_ids, self.tokens.expand(len(input_ids), -1)], dim=1)
+        return SimpleNamespace(sequences=sequences)
 
 
 def test_an_answer_is_finished_when_the_model_ended_it(
@@ -105,7 +127,7 @@ def test_an_answer_is_finished_when_the_model_ended_it(
     for tokens, finished in ((number, False), ([*number, end], True)):
         scripted = Scripted(model, tokens)
         (answer,) = generate_answers(scripted, processor, ["?"], ["C"], max_new_tokens=5)
-        assert (answer.text, answer.finished) == ("0.25", finished)
+        assert answer == Answer("0.25", finished)
         assert scripted.kwargs["do_sample"] is False
         assert scripted.kwargs["num_beams"] == 1
         assert scripted.kwargs["repetition_penalty"] == 1.0

@@ -14,7 +14,7 @@ from test_finetune import TINY_MODEL, recipe  # noqa: F401  (a fixture)
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 from transformers import AutoModelForCausalLM, Trainer
 
-from eval.generation import generate_answers, load_model, load_processor, method_of
+from eval.generation import answer_batch, generate_answers, load_model, load_processor, method_of
 from modeling_mora import MoraConfig, MoraForCausalLM
 from modeling_mora.targets_mora import find_targets
 from training.arguments import ModelArguments, parse_arguments
@@ -93,12 +93,11 @@ assert "training.finetune" not in sys.modules
         expected = trained(**(inputs if takes_graphs else text)).logits
         assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
         assert not torch.equal(expected, base(**text).logits)
-    settings = {"max_new_tokens": 3, "batch_size": 1}
-    answers = generate_answers(model, processor, QUESTIONS, MOLECULES, **settings)
-    alone = generate_answers(
-        model, processor, QUESTIONS, MOLECULES, **settings, use_adapter=False, description="base"
-    )
-    assert len(answers) == len(alone) == 2
+    for use_adapter in (False, True):
+        answers = answer_batch(model, processor, QUESTIONS, MOLECULES, 3, use_adapter)
+        assert len(answers) == 2
+    loss = model(**inputs, labels=inputs["input_ids"]).loss
+    assert loss.isfinite()
 
 
 @pytest.mark.usefixtures("small_qm9")

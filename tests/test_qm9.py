@@ -16,7 +16,7 @@ HEADER = "XYZ_file,Index,SMILES,HOMO_au,LUMO_au,HOMO_LUMO_gap_au\n"
 # Alkanes and alcohols; ethanol is there twice, written in two ways, and one row is no molecule.
 SMILES = ["C" * n for n in range(1, 10)] + ["O" + "C" * n for n in range(1, 9)]
 SMILES += ["CCO", "c1cccc"]
-COLUMNS = {"task", "prompt", "answer", "molecule", "id", "source", "property"}
+COLUMNS = {"task", "prompt", "answer", "molecule", "id", "source", "property", "group"}
 
 
 @pytest.fixture

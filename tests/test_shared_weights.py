@@ -11,9 +11,10 @@ from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
 from eval import shared_weights
 from eval.generation import Answer
+from modeling_mora.tasks_mora import get_task
 
 ROWS = [
-    {"task": "property_prediction", "prompt": f"Q {i}", "molecule": molecule, "answer": "0.2500"}
+    {"property": "gap", "prompt": f"Q {i}", "molecule": molecule, "answer": "0.2500"}
     for i, molecule in enumerate(["CCO", "C", "c1ccccc1"])
 ]
 
@@ -36,9 +37,11 @@ def test_rows_of_a_batch_are_asked_with_all_its_molecules(
         return [Answer("0.2000", finished=True) for _ in prompts]
 
     monkeypatch.setattr(shared_weights, "generate_answers", answer)
-    score = shared_weights.score_shared(ROWS, None, None, 8, molecules_per_batch)
+    score = shared_weights.score_shared(
+        ROWS, get_task("property_prediction"), None, None, 8, molecules_per_batch
+    )
     assert asked == list(zip(["Q 0", "Q 1", "Q 2"], graphs, strict=True))
-    assert (score.n, score.mae) == (3, pytest.approx(0.05))
+    assert (score["n"]["value"], score["mae"]["value"]) == (3, pytest.approx(0.05))
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def inputs(processor: MoraProcessor) -> dict:
     return dict(processor(text=["Gap?", "Why?"], molecules=["CCO", None], return_tensors="pt"))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def test_the_base_of_a_fully_fine_tuned_model_is_loaded_once(
     trained: PreTrainedModel, base: Path, inputs: dict
 ):
@@ -59,6 +59,7 @@ def test_the_base_of_a_fully_fine_tuned_model_is_loaded_once(
     with model.disable_adapter():
         assert torch.equal(model(**inputs).logits, alone)
     assert set(model.state_dict()) == names
+    assert not any(parameter.is_inference() for parameter in model._base.parameters())
 
 
 def test_a_base_that_is_gone_is_named(trained: PreTrainedModel, base: Path):

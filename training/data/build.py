@@ -36,7 +36,7 @@ from training.data.files import ROW
 from training.data.rejections import RejectedRowError, Rejections
 from training.data.source import RawExample, RowError, Source
 
-COLUMNS = ("task", "prompt", "answer", "molecule", "id", "source", "property")
+COLUMNS = ("task", "prompt", "answer", "molecule", "id", "source", "property", "group")
 REJECTED = "rejected"
 ROW_NUMBER = "row"
 FEATURES = Features(
@@ -99,7 +99,8 @@ def build_examples(
 
     Returns:
         The splits of the source with the string columns `COLUMNS`; `molecule` is the canonical
-        SMILES of what becomes the graph, `property` the property or label asked for, or None.
+        SMILES of what becomes the graph, `property` the property or label asked for, or None, and
+        `group` the class of a reaction, or None.
         And the rejections. Of a stream nothing is read yet: rejections are counted as it is
         read, in the process that reads it; `Rejections.check` judges them all at its end.
 
@@ -324,6 +325,7 @@ def _build_example(
         "id": raw.id,
         "source": job.source,
         "property": name,
+        "group": raw.group,
     }
 
 

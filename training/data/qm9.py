@@ -180,6 +180,7 @@ def example(row: dict, name: str) -> dict[str, str]:
         "id": raw.id,
         "source": "qm9",
         "property": name,
+        "group": None,
     }
 
 

@@ -18,7 +18,7 @@ from .files import ROW, Paths, check_columns, column_names, nearest, open_tables
 from .source import RawExample, RowError, Source, cell, needed_text
 
 TASKS = ("forward_reaction_prediction", "retrosynthesis", "reagent_prediction")
-COLUMNS = {"reactants": "reactants", "reagents": "reagents", "product": "product", "id": "id"}
+COLUMNS = {name: name for name in ("reactants", "reagents", "product", "id", "reaction_class")}
 # The arrow of a dative bond, as in N->[Pt], is no separator.
 SEPARATOR = re.compile(r"(?<!-)>")
 
@@ -36,11 +36,11 @@ def load_reactions(
 ) -> Source:
     """Reactions from a table of SMILES.
 
-    The table has columns `reactants`, `product`, and, if known, `reagents` and `id`, each with
-    molecules joined by dots; or one column of reaction SMILES `reactants>reagents>product`, whose
-    atom maps are dropped when it is read. Of a CXSMILES tail, `|f:…|` says which components belong
-    together, such as the ions of a salt; a row with any other tail is an error, because it may
-    change the molecules (radicals, coordinate bonds).
+    The table has columns `reactants`, `product`, and, if known, `reagents`, `id` and
+    `reaction_class`, with molecules joined by dots; or one column of reaction SMILES
+    `reactants>reagents>product`, whose atom maps are dropped when it is read. Of a CXSMILES tail,
+    `|f:…|` says which components belong together, such as the ions of a salt; a row with any other
+    tail is an error, because it may change the molecules (radicals, coordinate bonds).
 
     A row is an error if a side that the task needs is empty, or if its product is already among
     its reactants and reagents.
@@ -143,12 +143,15 @@ def read_reaction(
     reactant_column, product_column = columns["reactants"], columns["product"]
     if task == "forward_reaction_prediction":
         options = {"reagents": ".".join(map(canonical, reagents))} if middle else {}
-        return [RawExample(identity, left, right, options, (reactant_column, product_column))]
-    if task == "retrosynthesis":
-        return [RawExample(identity, right, left, {}, (product_column, reactant_column))]
-    answer = side("reagents", reagents)
-    molecule = f"{left}>>{right}"
-    return [RawExample(identity, molecule, answer, {}, (reactant_column, columns["reagents"]))]
+        sides, origin = (left, right), (reactant_column, product_column)
+    elif task == "retrosynthesis":
+        options, sides, origin = {}, (right, left), (product_column, reactant_column)
+    else:
+        options, sides = {}, (f"{left}>>{right}", side("reagents", reagents))
+        origin = (reactant_column, columns["reagents"])
+    reaction_class = cell(row, columns["reaction_class"])
+    group = None if reaction_class is None else str(reaction_class)
+    return [RawExample(identity, *sides, options, origin, group)]
 
 
 def split_reaction(text: str, column: str) -> tuple[list[str], list[str], list[str]]:

@@ -46,6 +46,7 @@ class RawExample:
         answer: what `Task.answer` takes.
         options: the other arguments of `Task.question`, such as `property="gap"`.
         columns: the row's columns that `molecule` and `answer` come from, for a rejection.
+        group: what the source sorts its rows into, such as the class of a reaction.
     """
 
     id: str
@@ -53,6 +54,7 @@ class RawExample:
     answer: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     columns: tuple[str, str] = ("molecule", "answer")
+    group: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What all plots share: figures without a display, colours, names that fit into a legend."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+# Matplotlib's ten colours of most contrast; an eleventh line gets the first one and dashes.
+COLOURS = [f"C{i}" for i in range(10)]
+STYLES = ("-", "--", ":", "-.")
+MARKERS = "osD^v<>Pph"
+
+# How much of the room between two ticks the series of one tick share.
+SPREAD = 0.7
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches, with an Agg canvas: no display and no pyplot is needed."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    # Axes of a fixed aspect take their place only when drawn: the layout needs a second look.
+    figure.draw_without_rendering()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def series_style(position: int) -> dict[str, str]:
+    """Colour, line and marker of the series at a position."""
+    return {
+        "color": COLOURS[position % len(COLOURS)],
+        "linestyle": STYLES[position // len(COLOURS) % len(STYLES)],
+        "marker": MARKERS[position % len(MARKERS)],
+    }
+
+
+def shorten(name: str, length: int = 34) -> str:
+    """A name cut in its middle, where names of one project differ least."""
+    if len(name) <= length:
+        return name
+    head = (length - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (length - 1 - head) :]}"
+
+
+def offsets(series: int) -> np.ndarray:
+    """Where the points of several series stand around a tick, so that none hides another."""
+    if series == 1:
+        return np.zeros(1)
+    return np.linspace(-SPREAD / 2, SPREAD / 2, series)
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
+    """One legend for the whole figure, under it, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+
+
+def wilson(successes: int, n: int) -> tuple[float, float, float]:
+    """A share with its 95 % Wilson interval, which is right for few rows and at 0 and 1 too.
+
+    Returns:
+        share, low, high; all nan for n = 0.
+    """
+    if n == 0:
+        return (np.nan,) * 3
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return successes / n, interval.low, interval.high
+
+
+def error_bars(values: Sequence[float], lows: Sequence[float], highs: Sequence[float]):
+    """Bounds as matplotlib's distances from the values, never negative by rounding."""
+    values, lows, highs = map(np.asarray, (values, lows, highs))
+    return np.clip([values - lows, highs - values], 0, None)
