@@ -22,7 +22,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM
 
-from eval.generation import load_model, load_processor
+from eval.generation import load_model, load_processor, require_mora
 
 MOLECULE = "CC(=O)Oc1ccccc1C(=O)O"
 QUESTION = f"What is the HOMO-LUMO gap of {MOLECULE} in hartree?"
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns its exit code, 2 when it cannot start."""
     args = parse_arguments(arguments)
     try:
+        require_mora(args.model)
         processor, model = load_processor(args.model), load_model(args.model)
         base_name = model.config.base_model_name_or_path
         base = AutoModelForCausalLM.from_pretrained(base_name, revision=model.config.base_revision)

@@ -1,23 +1,28 @@
 # Copyright 2026 The MoRA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Batched greedy answers of a MoRA model, or of its base alone."""
+"""Loading what was trained, and batched greedy answers of it or of its base alone."""
 
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from peft import PeftConfig, PeftModel
 from tqdm.auto import tqdm
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
+from transformers.utils import find_adapter_config_file
 
+from eval.text_only import TextOnlyModel
 from modeling_mora.chat_mora import end_token_ids, read_answer
+from modeling_mora.checkpoint_mora import base_fingerprint, load_base_config
 
 # Tokens allowed beyond the longest training answer: an answer that needs more is not the short
 # answer that was asked for, and every spare token costs the base model, which rarely stops, a step.
@@ -40,36 +45,93 @@ class Answer:
     probability: float | None = None
 
 
-def load_processor(name_or_path: str) -> ProcessorMixin:
-    """Load the processor of a MoRA checkpoint (folder or Hub id).
+def method_of(name_or_path: str) -> str:
+    """By which method of `training.finetune` a checkpoint (folder or Hub id) was trained.
+
+    Returns:
+        `"mora"`, `"lora"`, `"graph_prefix"` or `"full_finetune"`.
 
     Raises:
         OSError: there is no such checkpoint.
         ValueError: it is a checkpoint of something else.
     """
     try:
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=True)
-    except OSError as error:
+        if find_adapter_config_file(name_or_path) is None:
+            config, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        else:
+            config = {"peft_type": PeftConfig.from_pretrained(name_or_path).peft_type.value}
+    except (OSError, HFValidationError) as error:
         raise OSError(
             f"{name_or_path!r} is neither a folder with a MoRA checkpoint nor one on the Hub that "
             f"can be read from here ({str(error).strip().splitlines()[0]})"
         ) from error
-    if config.model_type != "mora":
+    kind = config.get("peft_type") or config["model_type"]
+    methods = {"LORA": "lora", "mora": "mora", "mora_graph_prefix": "graph_prefix"}
+    if kind in methods:
+        return methods[kind]
+    if config.get("base_model_name_or_path") is not None:
+        return "full_finetune"
+    raise ValueError(
+        f"{name_or_path!r} is a {kind} model, not a MoRA checkpoint: give what "
+        "training.finetune or save_pretrained has written"
+    )
+
+
+def require_mora(name_or_path: str) -> None:
+    """Raise a ValueError unless a checkpoint is one of MoRA, whose weights are generated."""
+    method = method_of(name_or_path)
+    if method != "mora":
         raise ValueError(
-            f"{name_or_path!r} is a {config.model_type} model, not a MoRA checkpoint: give what "
-            "training.finetune or save_pretrained has written"
+            f"{name_or_path!r} is a {method} checkpoint, but only MoRA generates weights: give one "
+            "trained with method=mora"
         )
+
+
+def load_processor(name_or_path: str) -> ProcessorMixin:
+    """Load the processor of a checkpoint (folder or Hub id) of any method.
+
+    Raises:
+        OSError: there is no such checkpoint.
+        ValueError: it is a checkpoint of something else.
+    """
+    method_of(name_or_path)
     return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=True)
 
 
-def load_model(name_or_path: str) -> PreTrainedModel:
-    """Load a MoRA checkpoint (folder or Hub id) for inference.
+def load_model(name_or_path: str) -> PreTrainedModel | TextOnlyModel:
+    """Load a checkpoint (folder or Hub id) of any method for inference.
 
     Where this package's `modeling_mora` is imported, transformers prefers its classes to the code
     that the checkpoint carries. The model goes to the GPU when there is one.
+
+    Returns:
+        A model that takes text and graphs, and is its base inside `disable_adapter()`. Its `config`
+        says which base that is.
+
+    Raises:
+        OSError: the checkpoint or its base is missing.
+        ValueError: it is a checkpoint of something else.
     """
-    model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=True)
+    method = method_of(name_or_path)
+    if method == "lora":
+        model = TextOnlyModel(_load_lora(name_or_path))
+    else:
+        model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=True)
+        if method == "full_finetune":
+            model = TextOnlyModel(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _load_lora(name_or_path: str) -> PeftModel:
+    """The adapter on its base, whose configuration then says which base it is."""
+    adapter = PeftConfig.from_pretrained(name_or_path)
+    name, revision = adapter.base_model_name_or_path, adapter.revision
+    load_base_config(name, revision)
+    base = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main")
+    base.config.base_model_name_or_path = name
+    base.config.base_revision = revision
+    base.config.base_fingerprint = base_fingerprint(base)
+    return PeftModel.from_pretrained(base, name_or_path)
 
 
 def answer_budget(processor: ProcessorMixin, answers: Sequence[str]) -> int:
@@ -95,7 +157,7 @@ def generate_answers(
     """Answer every prompt, with a progress bar, and return the answers in row order.
 
     Args:
-        model: a MoRA model.
+        model: what [`load_model`] returns.
         processor: its processor.
         prompts: texts of the user turn.
         molecules: molecules aligned with `prompts`; None for a row without one.
@@ -154,7 +216,7 @@ def answer_batch(
     """Answer the prompts of one batch, greedily.
 
     Args:
-        model: a MoRA model.
+        model: what [`load_model`] returns.
         processor: its processor.
         prompts: texts of the user turn.
         molecules: molecules aligned with `prompts`; None for a row without one.

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, ProcessorMixin
 
-from eval.generation import generate_answers, load_model, load_processor
+from eval.generation import generate_answers, load_model, load_processor, require_mora
 from eval.questions import answer_budgets, load_data_of, make_questions, select_rows
 from eval.scores import group_by, predict_mean, score_records, show_value
 from modeling_mora.tasks_mora import Task
@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns its exit code, 2 when it cannot start."""
     args = parse_arguments(arguments)
     try:
+        require_mora(args.model)
         data = load_data_of(args.model)
         selected = select_rows(data, "test", ["property_prediction"], args.max_examples)
         processor, model = load_processor(args.model), load_model(args.model)

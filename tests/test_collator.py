@@ -70,6 +70,13 @@ def test_graph_tensors_belong_to_their_rows(processor, features):
     torch.testing.assert_close(batch["graph_atoms"][1, :6], alone["graph_atoms"][0])
 
 
+def test_a_batch_of_text_alone(processor, features):
+    batch = MoraCollator(processor)(features)
+    text = MoraCollator(processor, graphs=False)(features)
+    assert text.keys() == {name for name in batch if not name.startswith("graph_")}
+    assert torch.equal(text["input_ids"], batch["input_ids"])
+
+
 def test_loss_is_that_of_the_full_sequence(processor, features, make_model):
     model = make_model()
     batch = MoraCollator(processor)(features)

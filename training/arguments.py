@@ -17,13 +17,65 @@ from training.graph_encoder import check_graph_encoder
 
 BASE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Model arguments that are no settings of `MoraConfig`.
-NOT_OF_CONFIG = ("base", "base_dtype", "chat_template", "generator_learning_rate", "graph_encoder")
+NOT_OF_CONFIG = (
+    "method",
+    "lora_match",
+    "base",
+    "base_dtype",
+    "chat_template",
+    "generator_learning_rate",
+    "graph_encoder",
+)
+
+LORA_MATCHES = ("rank", "parameters")
+OF_ADAPTER = ("rank", "alpha", "target_modules", "layers_to_transform", "layer_stride")
+OF_GENERATOR = (
+    "generator_type",
+    "core_dim",
+    "generator_dim",
+    "generator_depth",
+    "generator_heads",
+    "generator_per_type",
+    "delta_init_scale",
+)
+OF_GRAPH = ("freeze_graph_encoder", "graph_config", "graph_encoder")
+# For each method, the model arguments that mean nothing to it.
+UNUSED = {
+    "mora": ("lora_match",),
+    "lora": (*OF_GENERATOR, *OF_GRAPH, "generator_learning_rate"),
+    "graph_prefix": OF_GENERATOR,
+    "full_finetune": (
+        "lora_match",
+        *OF_ADAPTER,
+        *OF_GENERATOR,
+        *OF_GRAPH,
+        "generator_learning_rate",
+    ),
+}
 
 
 @dataclass
 class ModelArguments:
-    """The base LLM and `MoraConfig`'s settings, whose own defaults hold where none is given."""
+    """The method, the base LLM, and `MoraConfig`'s settings, whose own defaults hold.
 
+    The methods that MoRA is compared with use those of the settings that mean something to them:
+    LoRA has the same `rank`, `alpha` and modules, the graph prefix also the same graph encoder.
+    """
+
+    method: str = field(
+        default="mora",
+        metadata={
+            "help": "What is trained: mora, lora, graph_prefix (encoded atoms as embeddings in "
+            "front of the text, and LoRA) or full_finetune (all weights of the base)."
+        },
+    )
+    lora_match: str = field(
+        default="rank",
+        metadata={
+            "help": "For lora and graph_prefix: `rank` takes the rank that is given, `parameters` "
+            "the one with which as many parameters are trained as by mora with these settings."
+        },
+    )
     base: str = field(
         default="smollm2",
         metadata={"help": "Frozen LLM: 'smollm2', 'gemma3-270m', a local folder or a Hub id."},
@@ -39,8 +91,8 @@ class ModelArguments:
     generator_learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Learning rate of weight generator and graph encoder; `learning_rate` is the "
-            "adapter's and holds for both when this one is not given."
+            "help": "Learning rate of weight generator, graph encoder and projector; "
+            "`learning_rate` is the adapter's and holds for all when this one is not given."
         },
     )
     generator_type: str | None = field(default=None, metadata={"help": "'core' or 'dense'."})
@@ -94,6 +146,15 @@ class ModelArguments:
         if self.graph_config is not None:
             settings["graph_config"] = json.loads(self.graph_config)
         return settings
+
+    def unused(self) -> list[str]:
+        """The arguments that are not at their default, but mean nothing to the method."""
+        names = UNUSED[self.method]
+        if self.method in ("lora", "graph_prefix") and self.lora_match == "parameters":
+            # The others say how large the MoRA is that is to be matched.
+            names = ("generator_learning_rate",) if self.method == "lora" else ()
+        default = ModelArguments()
+        return [name for name in names if getattr(self, name) != getattr(default, name)]
 
 
 @dataclass
@@ -163,9 +224,10 @@ def parse_arguments(
         allow_abbrev=False,
     )
     recipe = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
+    flags = arguments if recipe is None else arguments[1:]
     if recipe is not None:
         known = [key.name for kind in parser.dataclass_types for key in fields(kind) if key.init]
-        arguments = recipe_flags(recipe, known) + arguments[1:]
+        arguments = recipe_flags(recipe, known) + flags
     model_args, data_args, training_args = parser.parse_args_into_dataclasses(
         arguments, look_for_args_file=False
     )
@@ -175,6 +237,7 @@ def parse_arguments(
             f"{recipe} has a data section, but `prepared` does not say where its data are: run "
             f"`python -m training.prepare {recipe} --output_dir DIR` and add `--prepared DIR`."
         )
+    check_method(model_args, flags)
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args
 
@@ -220,6 +283,39 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise ValueError(f"{path}: a recipe is a mapping of keys to values, like `rank: 16`.")
     return recipe
+
+
+def check_method(model_args: ModelArguments, flags: list[str]) -> None:
+    """Refuse flags that mean nothing to the method, and set such keys of a recipe aside.
+
+    One recipe serves all methods that are compared, so it may say more than one of them uses; a
+    flag is meant for this run.
+
+    Args:
+        model_args: those keys are put back to their defaults.
+        flags: the command line behind the recipe.
+
+    Raises:
+        ValueError: names the flag, or an unknown method and those there are.
+    """
+    if model_args.method not in UNUSED:
+        raise ValueError(f"method={model_args.method!r}: use one of {', '.join(UNUSED)}.")
+    if model_args.lora_match not in LORA_MATCHES:
+        raise ValueError(
+            f"lora_match={model_args.lora_match!r}: use one of {', '.join(LORA_MATCHES)}."
+        )
+    given = {flag[2:].partition("=")[0].replace("-", "_") for flag in flags}
+    unused = model_args.unused()
+    for name in unused:
+        if name in given:
+            raise ValueError(
+                f"{name}={getattr(model_args, name)} means nothing to method={model_args.method}: "
+                "leave it out."
+            )
+    if unused:
+        print(f"Of the recipe, method={model_args.method} does not use {', '.join(unused)}.")
+    for name in unused:
+        setattr(model_args, name, getattr(ModelArguments(), name))
 
 
 def check_arguments(

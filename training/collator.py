@@ -18,11 +18,13 @@ class MoraCollator:
 
     Args:
         processor: a `MoraProcessor`.
+        graphs: whether the model takes the molecules' graphs; without, a batch is text alone.
     """
 
-    def __init__(self, processor: Any):
+    def __init__(self, processor: Any, graphs: bool = True):
         self.tokenizer = processor.tokenizer
         self.feature_extractor = processor.feature_extractor
+        self.graphs = graphs
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch.
@@ -48,15 +50,17 @@ class MoraCollator:
             attention_mask.append([0] * padding + [1] * len(row["input_ids"]))
             labels.append([IGNORE_INDEX] * padding + row["labels"])
 
-        molecules = [row["molecule"] for row in features]
-        return {
+        batch = {
             "input_ids": torch.tensor(input_ids),
             "attention_mask": torch.tensor(attention_mask),
             "position_ids": (torch.tensor(attention_mask).cumsum(-1) - 1).clamp(min=0),
             "labels": torch.tensor(labels)[:, -logits_to_keep:],
             "logits_to_keep": logits_to_keep,
-            **self.feature_extractor(molecules, return_tensors="pt"),
         }
+        if self.graphs:
+            molecules = [row["molecule"] for row in features]
+            batch.update(self.feature_extractor(molecules, return_tensors="pt"))
+        return batch
 
 
 def count_answer_tokens(labels: list[int]) -> int:

@@ -4,6 +4,7 @@
 
     python -m training.finetune training/recipes/qm9_quickstart.yaml --max_steps 10
     accelerate launch -m training.finetune training/recipes/qm9_quickstart.yaml
+    python -m training.finetune training/recipes/qm9_quickstart.yaml --method lora
 
 Every key of a recipe is also a flag; `--help` lists them all. The model, its processor and
 `data.json` (which data it was trained on, for `python -m eval.benchmark`) end up in `output_dir`.
@@ -28,11 +29,7 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from modeling_mora import (
-    MoleculeFeatureExtractor,
-    MoraForCausalLM,
-    MoraProcessor,
-)
+from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
 from training.arguments import (
     DataArguments,
     ModelArguments,
@@ -44,9 +41,13 @@ from training.collator import MoraCollator
 from training.data.prepared import load_prepared
 from training.data.qm9 import load_qm9, qm9_properties
 from training.graph_encoder import load_graph_encoder
+from training.methods.lora import count_trainable
+from training.methods.models import READS_GRAPHS, make_model
 from training.tokenization import tokenize_dataset
 
 DEFAULT_MAX_LENGTH = 256
+# From graph to weights in MoRA, and to embeddings in the graph prefix.
+GRAPH_MODULES = ("graph_encoder.", "weight_generator.", "projector.")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
 def finetune(
     model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
 ) -> Trainer:
-    """Fine-tune MoRA and save it to `training_args.output_dir`.
+    """Fine-tune by one method and save the model to `training_args.output_dir`.
 
     Args:
         model_args: `base` is a folder or a Hub id here, no longer the short name `smollm2`.
@@ -94,13 +95,11 @@ def finetune(
     )
 
     set_seed(training_args.seed)  # the Trainer sets it too, but the fresh weights are drawn here
-    model = MoraForCausalLM.from_base(
-        model_args.base,
-        graph_encoder=graph_encoder,
-        dtype=model_args.base_dtype,
-        **model_args.mora_settings(),
+    model = make_model(model_args, graph_encoder)
+    print(
+        f"method={model_args.method}: {count_trainable(model):,} of "
+        f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters are trained."
     )
-    model.print_trainable_parameters()
 
     # The Trainer would drop `molecule`, which is no argument of the model's forward.
     training_args.remove_unused_columns = False
@@ -108,7 +107,7 @@ def finetune(
     trainer = Trainer(
         model=model,
         args=training_args,
-        data_collator=MoraCollator(processor),
+        data_collator=MoraCollator(processor, graphs=model_args.method in READS_GRAPHS),
         train_dataset=train_dataset,
         eval_dataset=validation_dataset if len(validation_dataset) > 0 else None,
         processing_class=processor,
@@ -184,15 +183,15 @@ def optimizer_with_two_rates(
     training_args: TrainingArguments,
     generator_learning_rate: float | None,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """The optimizer that `training_args` asks for, with a second rate for generator and encoder.
+    """The optimizer that `training_args` asks for, with a second rate for what reads the graph.
 
     The Trainer still builds the optimizer itself, so schedules and resuming work as ever. Weight
     decay is for matrices; biases and norm scales have none.
 
     Args:
-        model: a `MoraForCausalLM`.
-        training_args: its `learning_rate` is for `tuner.*`, the adapter.
-        generator_learning_rate: for `weight_generator.*` and `graph_encoder.*`; None for the same.
+        model: a model of any method.
+        training_args: its `learning_rate` is for the adapter, or all weights where there is none.
+        generator_learning_rate: for the modules of `GRAPH_MODULES`; None for the same.
 
     Returns:
         Optimizer class and keyword arguments, as the Trainer's `optimizer_cls_and_kwargs`.
@@ -202,9 +201,10 @@ def optimizer_with_two_rates(
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = adapter_rate if name.startswith("tuner.") else generator_rate
+            reads_graph = name.startswith(GRAPH_MODULES)
+            rate = generator_rate if reads_graph else adapter_rate
             decay = training_args.weight_decay if parameter.ndim > 1 else 0.0
-            key = (name.startswith("tuner."), parameter.ndim > 1)
+            key = (reads_graph, parameter.ndim > 1)
             group = groups.setdefault(key, {"params": [], "lr": rate, "weight_decay": decay})
             group["params"].append(parameter)
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(training_args, model)
