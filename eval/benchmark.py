@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from eval.asking import ask
 from eval.bootstrap import LEVEL, RESAMPLES
-from eval.generation import load_model, load_processor
+from eval.generation import load_model, load_processor, method_of
 from eval.predictions import PredictionFolder, replace_file
 from eval.questions import (
     CONTROLS,
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         max_new_tokens = answer_budgets(data, rows, processor, args.max_new_tokens)
         model = load_model(args.model)
         run = {
-            **describe_model(model),
+            **describe_model(args.model, model),
             "data": data.name,
             "split": args.split,
             "dataset_sha256": fingerprint(rows),
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {
         "schema": SCHEMA,
         "model": args.model,
-        **describe_model(model),
+        **describe_model(args.model, model),
         "data": {
             "name": data.name,
             "split": args.split,
@@ -177,10 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def describe_model(model: PreTrainedModel) -> dict[str, str | None]:
+def describe_model(name_or_path: str, model: PreTrainedModel) -> dict[str, str | None]:
     """Say whose answers these are, so that those of two models are never mixed."""
     return {
-        "method": "mora",
+        "method": method_of(name_or_path),
+        "revision": getattr(model.config, "_commit_hash", None),
         "base_model": model.config.base_model_name_or_path,
         "base_revision": model.config.base_revision,
         "base_fingerprint": model.config.base_fingerprint,
@@ -192,7 +193,8 @@ def adapter_fingerprint(model: PreTrainedModel) -> str:
     """SHA-256 over all weights that are not the base model's."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith("language_model."):
+        # LoRA lies inside the language model of a graph prefix.
+        if not name.startswith("language_model.") or ".lora_" in name:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

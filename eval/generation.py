@@ -152,6 +152,7 @@ def generate_answers(
     molecules: Sequence[str | None],
     max_new_tokens: int,
     batch_size: int = 32,
+    use_adapter: bool = True,
     description: str = "generating",
 ) -> list[Answer]:
     """Answer every prompt, with a progress bar, and return the answers in row order.
@@ -163,6 +164,7 @@ def generate_answers(
         molecules: molecules aligned with `prompts`; None for a row without one.
         max_new_tokens: longest answer, see [`answer_budget`].
         batch_size: rows per batch.
+        use_adapter: False asks the base model alone, on the same loaded weights.
         description: label of the progress bar.
 
     Raises:
@@ -182,6 +184,7 @@ def generate_answers(
                 [prompts[row] for row in rows],
                 [molecules[row] for row in rows],
                 max_new_tokens,
+                use_adapter,
             )
             answers.update(zip(rows, batch, strict=True))
             progress.update(len(rows))

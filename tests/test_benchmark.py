@@ -22,7 +22,9 @@ from eval import asking, benchmark
 from eval.generation import Answer, answer_batch, load_model, load_processor
 from modeling_mora import MoraForCausalLM, MoraProcessor
 from training import prepare
+from training.arguments import ModelArguments
 from training.data.qm9 import load_qm9
+from training.methods.models import make_model
 
 QM9 = {"properties": ["homo", "gap"], "train": 8, "validation": 1, "test": 3, "seed": 0}
 TINY = {"rank": 2, "target_modules": ["q_proj", "down_proj"]}
@@ -421,3 +423,18 @@ def test_bad_flags_are_refused(flags: tuple[str, str], message: str, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse_arguments(["--model", "x", *flags])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["lora", "graph_prefix", "full_finetune"])
+def test_checkpoints_of_the_other_methods(
+    method: str, tiny_base: Path, processor: MoraProcessor, tmp_path: Path
+):
+    model_args = ModelArguments(method=method, base=str(tiny_base), target_modules=["q_proj"])
+    make_model(model_args).save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "data.json").write_text(json.dumps(QM9))
+    flags = ["--model", str(tmp_path / "model"), "--controls", CONTROLS]
+    assert benchmark.main([*flags, "--output_dir", str(tmp_path / "scores")]) == 0
+    results = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert results["method"] == method
+    assert results["base_model"] == str(tiny_base) and len(results["base_fingerprint"]) == 32
