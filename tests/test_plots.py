@@ -340,6 +340,12 @@ class TestCases:
         assert max(map(len, text.split("\n"))) <= 38
         assert text.endswith("…")
 
+    def test_no_answer_is_taken_for_a_formula(self, tmp_path: Path):
+        found = numbers((r"$\frac{$", 0.3))
+        found.rows[0]["molecule"] = None
+        save_cases(found, find_cases(found), tmp_path / "cases.png")
+        assert (tmp_path / "cases.png").is_file()
+
     @pytest.mark.parametrize(
         "task",
         ["retrosynthesis", "property_prediction", "property_classification", "molecule_captioning"],

@@ -133,7 +133,12 @@ def _draw_value_cases(answers: Answers, cases: Sequence[Case], path: Path) -> No
         answer = textwrap.shorten(row["text"], 60, placeholder=" …") or "(empty)"
         if not row["finished"]:
             answer += " (cut off)"
-        axes.set_xlabel(f"answer: {answer}\ntruth: {row['reference']} {unit}".rstrip(), fontsize=9)
+        # An answer may hold dollar signs, which are no formula.
+        axes.set_xlabel(
+            f"answer: {answer}\ntruth: {row['reference']} {unit}".rstrip(),
+            fontsize=9,
+            parse_math=False,
+        )
     for axes in panels[len(cases) :]:
         axes.remove()
     save(figure, path)
