@@ -17,7 +17,7 @@ from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM, MoraProcess
 from training.base_model import resolve_base
 
 pytestmark = pytest.mark.slow
-TASKS = {"everyday_choice": "acc,none", "everyday_answer": "exact_match,none"}
+TASKS = {"everyday_choice": "acc,none", "everyday_answer": "exact_match,stripped"}
 
 
 def evaluate(model: Path | str, home: Path, *flags: str) -> tuple[dict, dict]:
@@ -60,16 +60,16 @@ def test_tiny_base(
     make_model: Callable[..., MoraForCausalLM],
     processor: MoraProcessor,
 ):
-    """With a few-shot prompt longer than the base model reads: it is cut alike."""
+    """With chats of examples longer than the base model reads: they are cut alike."""
     checkpoint = tmp_path / "checkpoint"
     make_model().save_pretrained(checkpoint)
     processor.save_pretrained(checkpoint)
-    flags = ["--batch_size", "3", "--num_fewshot", "11"]
+    flags = ["--batch_size", "3", "--num_fewshot", "11", "--apply_chat_template"]
     assert_same(checkpoint, tiny_base, tmp_path, *flags)
 
 
 def test_real_base(tmp_path: Path):
-    """SmolLM2 as a chat model."""
+    """SmolLM2, which answers most of the questions."""
     base = resolve_base("smollm2")
     torch.manual_seed(0)
     model = MoraForCausalLM.from_base(base, target_modules="all-linear")
@@ -80,5 +80,5 @@ def test_real_base(tmp_path: Path):
     model.save_pretrained(checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(base)
     MoraProcessor(MoleculeFeatureExtractor(), tokenizer).save_pretrained(checkpoint)
-    scores = assert_same(checkpoint, base, tmp_path, "--batch_size", "4", "--apply_chat_template")
-    assert scores["everyday_choice"] > 0.5
+    scores = assert_same(checkpoint, base, tmp_path, "--batch_size", "4", "--num_fewshot", "3")
+    assert min(scores.values()) > 0.5

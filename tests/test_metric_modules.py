@@ -81,6 +81,7 @@ runpy.run_path(str(folder / "app.py"), run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copied", [False, True], ids=["in the checkout", "alone"])
 @pytest.mark.parametrize("name", NAMES)
 def test_readme_example_and_space(tmp_path: Path, name: str, copied: bool):
