@@ -301,6 +301,13 @@ class TestCases:
         found = pairs(*texts, task="molecule_captioning", tokenizer="words")
         assert [case.row["id"] for case in find_cases(found, 1)] == ["1", "0"]
 
+    def test_of_equal_answers_those_about_molecules_of_middle_size_come_first(self):
+        found = pairs(*[("C", "C")] * 3, *[("(", "C")] * 3)
+        for row, size in zip(found.rows, [1, 5, 40] * 2, strict=True):
+            row["molecule"] = "C" * size
+        cases = {case.name: case.row["molecule"] for case in find_cases(found, 1)}
+        assert cases == {"worst 1": "C" * 5, "best 1": "C" * 5}
+
     def test_one_row_and_no_readable_row(self):
         assert [case.name for case in find_cases(pairs(("C", "C")))] == ["best 1"]
         found = find_cases(pairs(("(", "C"), ("(", "C"), ("(", "C"), ("(", "C")))
@@ -332,6 +339,12 @@ class TestCases:
         assert len(text) < 320
         assert max(map(len, text.split("\n"))) <= 38
         assert text.endswith("…")
+
+    def test_no_answer_is_taken_for_a_formula(self, tmp_path: Path):
+        found = numbers((r"$\frac{$", 0.3))
+        found.rows[0]["molecule"] = None
+        save_cases(found, find_cases(found), tmp_path / "cases.png")
+        assert (tmp_path / "cases.png").is_file()
 
     @pytest.mark.parametrize(
         "task",

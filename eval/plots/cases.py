@@ -48,14 +48,19 @@ def find_cases(answers: Answers, number: int = CASES) -> list[Case]:
 
     Molecules are ranked by Morgan similarity, below them what is no molecule; numbers by absolute
     error, below them what holds no number; yes and no by the probability of the right answer;
-    words by METEOR. Of equally good answers, the larger molecule counts as the better one.
+    words by METEOR. Of equally good answers, those about a molecule of middle size come first, as
+    the largest are no more than a speck when drawn.
     """
     goodness, verdicts = _goodness(answers)
-    order = np.lexsort((np.nan_to_num(answers.heavy_atoms), goodness))[::-1]
-    read, unread = order[goodness[order] > UNREAD], order[goodness[order] == UNREAD][::-1]
-    best = read[: min(number, (len(order) + 1) // 2)]
+    sizes = np.nan_to_num(answers.heavy_atoms)
+    unusual = np.abs(sizes - np.median(sizes))
+    from_best = np.lexsort((unusual, -goodness))
+    best = from_best[goodness[from_best] > UNREAD][: min(number, (len(sizes) + 1) // 2)]
+    from_worst = [row for row in np.lexsort((unusual, goodness)) if row not in best]
+    read = [row for row in from_worst if goodness[row] > UNREAD]
+    unread = [row for row in from_worst if goodness[row] == UNREAD]
     # One answer that cannot be read shows as much as three: others are shown where there are any.
-    worst = [*unread[:1], *read[len(best) :][::-1], *unread[1:]][:number]
+    worst = [*unread[:1], *read, *unread[1:]][:number]
     return [
         Case(f"{kind} {rank}", verdicts[row], answers.rows[row])
         for kind, chosen in (("worst", worst), ("best", best))
@@ -128,7 +133,12 @@ def _draw_value_cases(answers: Answers, cases: Sequence[Case], path: Path) -> No
         answer = textwrap.shorten(row["text"], 60, placeholder=" …") or "(empty)"
         if not row["finished"]:
             answer += " (cut off)"
-        axes.set_xlabel(f"answer: {answer}\ntruth: {row['reference']} {unit}".rstrip(), fontsize=9)
+        # An answer may hold dollar signs, which are no formula.
+        axes.set_xlabel(
+            f"answer: {answer}\ntruth: {row['reference']} {unit}".rstrip(),
+            fontsize=9,
+            parse_math=False,
+        )
     for axes in panels[len(cases) :]:
         axes.remove()
     save(figure, path)
