@@ -76,9 +76,7 @@ def _reading_guide(runs: Sequence[Run], sections: Sequence[Section]) -> str:
         "is not comparable. † marks a number that was not verified at its source.",
     ]
     policies = dict.fromkeys(section.policy for section in sections)
-    lines += [
-        f"Policy `{policy}`: {POLICIES.get(policy, 'see eval/README.md')}." for policy in policies
-    ]
+    lines += [f"Policy `{policy}`: {POLICIES[policy]}." for policy in policies]
     if len(policies) > 1:
         lines.append(
             "**These results were counted by different policies.** Each policy has tables of its "
@@ -88,7 +86,7 @@ def _reading_guide(runs: Sequence[Run], sections: Sequence[Section]) -> str:
 
 
 def _notes(section: Section) -> list[str]:
-    notes = []
+    notes = [f"Fingerprint of the data: `{fingerprint(section.dataset_sha256)}`."]
     if section.notation == "selfies" and section.task in MOLECULE_TASKS:
         notes.append(
             "The answers are SELFIES, which decode to a molecule almost whatever they say: "
@@ -96,8 +94,8 @@ def _notes(section: Section) -> list[str]:
         )
     if section.tokenizer:
         notes.append(f"Tokenizer of BLEU, ROUGE and METEOR: `{section.tokenizer}`.")
-    sizes = {score.n for run in section.runs for score in section.scores(run) if not score.property}
-    if len(sizes) > 1:
+    sizes = {(score.property, score.n) for run in section.runs for score in section.scores(run)}
+    if len(sizes) > len({property for property, _ in sizes}):
         notes.append(
             "**n differs between rows**: they were not scored on the same rows, so small "
             "differences mean nothing."

@@ -3,6 +3,7 @@
 """The tables of a report: our rows beside the published numbers of the field."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from eval.metric_names import (
     write_value,
 )
 from eval.published_results import Entry
-from eval.result_files import Run, Score
+from eval.result_files import Run, Score, Value
 
 METHODS = {
     "mora": "MoRA",
@@ -86,9 +87,10 @@ class Section:
 
     @property
     def title(self) -> str:
-        """Task, data, split and policy in one line."""
+        """Task, data, split, policy and an unusual notation in one line."""
         data = self.source if self.data == self.source else f"{self.source} ({short(self.data)})"
-        return f"{TASKS[self.task][0]}: {data}, {self.split} split, policy {self.policy}"
+        notation = ", SELFIES" if self.notation == "selfies" else ""
+        return f"{TASKS[self.task][0]}: {data}, {self.split} split, policy {self.policy}{notation}"
 
     def scores(self, run: Run) -> list[Score]:
         """The scores of a run that belong here."""
@@ -169,11 +171,12 @@ def _properties(section: Section) -> list[str | None]:
 
 def _seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[tuple, list[Run]] = {}
+    scored: Counter[str] = Counter()
     for run in runs:
+        # Two runs of one name are one model scored twice, and no two seeds.
+        scored[run.model] += 1
         stem = _SEED.sub("seed", run.model)
-        # A name without a seed is never grouped: two runs of it are one model scored twice.
-        unique = run.number if stem == run.model else None
-        key = (stem, unique, run.method, run.settings["base_fingerprint"])
+        key = (stem, scored[run.model], run.method, run.settings["base_fingerprint"])
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
@@ -192,7 +195,7 @@ def _run_rows(run: Run, scores: dict[str | None, Score]) -> list[Row]:
     return rows
 
 
-def _cell(metric: str, value) -> str:
+def _cell(metric: str, value: Value) -> str:
     text = write_value(metric, value.value)
     if value.value is None or value.low is None:
         return text

@@ -140,9 +140,10 @@ class TestOurRows:
         [section] = find_sections(runs_of(tmp_path, {"model": "x/mora-seed0"}, second))
         assert [row.kind for row in our_rows(section)] == ["model", "model"]
 
-    def test_one_model_scored_twice_is_no_pair_of_seeds(self, tmp_path: Path):
-        [section] = find_sections(runs_of(tmp_path, {"model": "x/mora"}, {"model": "x/mora"}))
-        assert [row.name for row in our_rows(section)] == ["1 x/mora", "2 x/mora"]
+    @pytest.mark.parametrize("name", ["x/mora", "x/mora-seed0"])
+    def test_one_model_scored_twice_is_no_pair_of_seeds(self, tmp_path: Path, name: str):
+        [section] = find_sections(runs_of(tmp_path, {"model": name}, {"model": name}))
+        assert [row.name for row in our_rows(section)] == [f"1 {name}", f"2 {name}"]
 
     def test_what_could_not_be_computed_is_a_dash(self, tmp_path: Path):
         made = {"answer": lambda row: {"text": "("}, "model": "a-seed0"}
@@ -276,7 +277,7 @@ class TestPage:
         text, folder = page
         assert re.findall(r"^## (.*)", text, flags=re.MULTILINE) == [
             "Retrosynthesis: toy, test split, policy strict",
-            "Retrosynthesis: toy, test split, policy published",
+            "Retrosynthesis: toy, test split, policy published, SELFIES",
             "Property prediction: qm9, test split, policy strict",
             "Property classification: toy, test split, policy strict",
             "Molecule captioning: chebi20, test split, policy strict",
@@ -361,14 +362,17 @@ def test_text_cannot_break_the_page(tmp_path: Path):
     assert "```` a|b ``` # c <script> `d` $x$ [e](f) ````" in text
 
 
-def test_different_numbers_of_rows_are_pointed_out(tmp_path: Path):
-    write_results(tmp_path / "a", n=5)
-    write_results(tmp_path / "b", n=6, model="b")
+@pytest.mark.parametrize("task", ["retrosynthesis", "property_prediction"])
+def test_different_numbers_of_rows_are_pointed_out(tmp_path: Path, task: str):
+    write_results(tmp_path / "a", task, n=5)
+    write_results(tmp_path / "b", task, n=6, model="b")
     runs = read_runs([tmp_path])
     sections = find_sections(runs)
     assert "**n differs between rows**" in write_page("t", runs, sections, [], [[]])
     one = find_sections(runs[:1])
-    assert "n differs" not in write_page("t", runs[:1], one, [], [[]])
+    text = write_page("t", runs[:1], one, [], [[]])
+    assert "n differs" not in text
+    assert "Fingerprint of the data: `dddddddddddd`." in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
