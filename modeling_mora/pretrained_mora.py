@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .checkpoint_mora import (
     HUB_KWARGS,
@@ -29,6 +28,7 @@ from .checkpoint_mora import (
 )
 from .configuration_mora import MoraConfig
 from .graph_encoder_mora import MoraGraphEncoder
+from .sharding_mora import gathered, whole_tensor, without_fsdp_class
 
 
 class MoraPreTrainedModel(PreTrainedModel):
@@ -124,7 +124,10 @@ class MoraPreTrainedModel(PreTrainedModel):
         )
         model, _ = cls._load_base(config, **kwargs)
         if graph_encoder is not None:
-            model.graph_encoder.load_state_dict(graph_encoder.state_dict())
+            encoder_tensors = graph_encoder.state_dict(keep_vars=True)
+            tensors = {name: whole_tensor(t) for name, t in encoder_tensors.items()}
+            with gathered(model.graph_encoder.parameters(), modify=True):
+                model.graph_encoder.load_state_dict(tensors)
         if has_comparable_weights(model):
             model.config.base_fingerprint = base_fingerprint(model.language_model)
         return model
@@ -218,8 +221,10 @@ class MoraPreTrainedModel(PreTrainedModel):
         check_base_fingerprint(model)
         if config.resized_embeddings:
             model.resize_token_embeddings(vocab_size, mean_resizing=False)
-        check_adapter_tensors(tensors, model._adapter_tensors(model.state_dict()), name_or_path)
-        model.load_state_dict(tensors, strict=False)
+        expected = model._adapter_tensors(model.state_dict(keep_vars=True))
+        with gathered(expected.values(), modify=True):
+            check_adapter_tensors(tensors, expected, name_or_path)
+            model.load_state_dict(tensors, strict=False)
         with suppress(OSError):  # A checkpoint without one keeps the base's.
             model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub_kwargs)
         return model, info
@@ -229,11 +234,6 @@ class MoraPreTrainedModel(PreTrainedModel):
         cls, config: MoraConfig, *model_args: Any, **kwargs: Any
     ) -> tuple["MoraPreTrainedModel", dict]:
         """Load the base's own checkpoint into `language_model`; the adapter is freshly made."""
-        if is_deepspeed_zero3_enabled():
-            raise NotImplementedError(
-                "MoRA cannot be loaded under DeepSpeed ZeRO-3 yet, which splits its tensors: use "
-                "ZeRO-1 or ZeRO-2."
-            )
         model, info = super().from_pretrained(
             config.base_model_name_or_path,
             *model_args,
@@ -254,6 +254,9 @@ class MoraPreTrainedModel(PreTrainedModel):
     ) -> None:
         """Save the adapter, or a self-contained checkpoint.
 
+        Of a model that is cut up by ZeRO-3 or FSDP2, all processes have to take part unless
+        `state_dict` is given, each with its own `is_main_process`.
+
         Args:
             save_directory: folder to write to.
             save_base: whether the frozen LLM's weights are saved too; as the model was loaded when
@@ -266,15 +269,30 @@ class MoraPreTrainedModel(PreTrainedModel):
         if save_base and self.tuner.state.merged:
             raise ValueError("A molecule is merged into the base: leave `merged` before saving it.")
         if state_dict is None:
-            state_dict = self.state_dict()
+            state_dict = self.whole_state_dict(save_base)
         if not save_base:
             state_dict = self._adapter_tensors(state_dict)
         includes_base = self.config.includes_base
         self.config.includes_base = save_base
         try:
-            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+            with without_fsdp_class(self):
+                super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         finally:
             self.config.includes_base = includes_base
+
+    def whole_state_dict(self, save_base: bool | None = None) -> dict[str, torch.Tensor]:
+        """The tensors of a checkpoint, put together where ZeRO-3 or FSDP2 has cut them up.
+
+        All processes have to take part. The tensors of a model that is cut up are copies.
+
+        Args:
+            save_base: see `save_pretrained`.
+        """
+        save_base = self.config.includes_base if save_base is None else save_base
+        tensors = self.state_dict(keep_vars=True)
+        if not save_base:
+            tensors = self._adapter_tensors(tensors)
+        return {name: whole_tensor(tensor) for name, tensor in tensors.items()}
 
     def _adapter_tensors(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What an adapter-only checkpoint holds; with the embeddings, if they were resized."""
