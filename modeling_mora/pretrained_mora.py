@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.integrations import is_fsdp_enabled
 
 from .checkpoint_mora import (
     HUB_KWARGS,
@@ -28,7 +29,13 @@ from .checkpoint_mora import (
 )
 from .configuration_mora import MoraConfig
 from .graph_encoder_mora import MoraGraphEncoder
-from .sharding_mora import gathered, whole_tensor, without_fsdp_class
+from .sharding_mora import (
+    cast_zero3_parameters,
+    gathered,
+    materialise,
+    whole_tensor,
+    without_fsdp_class,
+)
 
 
 class MoraPreTrainedModel(PreTrainedModel):
@@ -79,6 +86,13 @@ class MoraPreTrainedModel(PreTrainedModel):
         self.graph_encoder.requires_grad_(not self.config.freeze_graph_encoder)
         self.language_model.requires_grad_(False)
         self.tuner.attach(self.language_model)
+
+    def _finish_loading(self) -> None:
+        """What is left to do when `PreTrainedModel.from_pretrained` has read the files."""
+        cast_zero3_parameters(self.language_model, self.config.dtype)
+        if is_fsdp_enabled():
+            materialise(self.graph_encoder, self.weight_generator, self.tuner)
+        self._prepare_adapter()
 
     @classmethod
     def from_base(
@@ -189,7 +203,7 @@ class MoraPreTrainedModel(PreTrainedModel):
                 f"The weights in {name_or_path} are incomplete: missing "
                 f"{', '.join(sorted(info['missing_keys'])[:4])}."
             )
-        model._prepare_adapter()
+        model._finish_loading()
         return model, info
 
     @classmethod
@@ -242,7 +256,7 @@ class MoraPreTrainedModel(PreTrainedModel):
             output_loading_info=True,
             **kwargs,
         )
-        model._prepare_adapter()
+        model._finish_loading()
         return model, info
 
     def save_pretrained(

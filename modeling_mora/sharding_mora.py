@@ -33,14 +33,33 @@ def gathered(tensors: Iterable[torch.Tensor], modify: bool = False) -> AbstractC
     return zero.GatheredParameters(parameters, modifier_rank=0 if modify else None)
 
 
+def cast_zero3_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give the parameters that ZeRO-3 has cut up another dtype; it makes all of them float32."""
+    for parameter in module.parameters():
+        if is_zero3_parameter(parameter):
+            parameter.ds_tensor.data = parameter.ds_tensor.data.to(dtype)
+            parameter.data = parameter.data.to(dtype)
+
+
+def materialise(*modules: nn.Module) -> None:
+    """Give parameters without values some memory.
+
+    FSDP's `cpu_ram_efficient_loading` makes fresh parameters on process 0 alone. Those of the other
+    processes get their values later, but accelerate knows an optimizer's parameters by address.
+    """
+    for module in modules:
+        if any(parameter.is_meta for parameter in module.parameters()):
+            module.to_empty(device="cpu")
+
+
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor, put together from the parts on all processes; a copy if it was cut up."""
+    """A tensor; a copy in main memory, put together from all processes, if it was cut up."""
     if is_zero3_parameter(tensor):
         with gathered([tensor]):
-            return tensor.detach().clone()
+            return tensor.detach().to("cpu", copy=True)
     tensor = tensor.detach()
     # An FSDP2 parameter is a DTensor.
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
 
 
 @contextmanager
