@@ -134,12 +134,14 @@ def check_room(output_dir: Path, needed: int, name: str) -> None:
 def disk_full(output_dir: Path, needed: int, name: str) -> DiskFullError:
     """The error that says what is missing, and which checkpoints there are; see `check_room`."""
     complete, _ = find_checkpoints(output_dir)
+    again = "start again"
+    if complete:
+        again = "run the same command with `--resume_from_checkpoint true`"
     return DiskFullError(
         f"No room in {str(output_dir)!r} for {name}: it needs about {megabytes(needed)} and "
         f"{megabytes(shutil.disk_usage(output_dir).free)} are free. Complete and kept: "
         f"{', '.join(path.name for path in complete) or 'no checkpoint yet'}. Free some space (a "
-        "lower save_total_limit takes less), then run the same command with "
-        "`--resume_from_checkpoint true`."
+        f"lower save_total_limit takes less), then {again}."
     )
 
 

@@ -68,7 +68,7 @@ class MoraTrainer(Trainer):
     ) -> tuple[Any, Any]:
         if self.args.should_save and self.args.save_strategy != SaveStrategy.NO:
             remove_unfinished(Path(self.args.output_dir))
-            check_room(Path(self.args.output_dir), self._checkpoint_size(), "the first checkpoint")
+            check_room(Path(self.args.output_dir), self._checkpoint_size(), "the next checkpoint")
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(
                 max_steps, train_dataloader, resume_from_checkpoint
