@@ -17,6 +17,7 @@ from processes import ROOT, command, environment
 from safetensors.torch import load_file
 from test_finetune import TINY_MODEL, recipe  # noqa: F401  (a fixture)
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
+from transformers import Trainer
 
 from training import checkpoints
 from training.checkpoints import (
@@ -155,6 +156,26 @@ def test_best_checkpoint_is_named_by_its_final_place(recipe: Path, tmp_path: Pat
     for folder in (run, run / "checkpoint-4"):
         state = json.loads((folder / "trainer_state.json").read_text())
         assert state["best_model_checkpoint"] == str(run / "checkpoint-4")
+
+
+@pytest.mark.usefixtures("small_qm9")
+def test_upload_starts_when_a_checkpoint_is_whole(
+    recipe: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    uploaded = []
+
+    def upload(self: Trainer, folder: str) -> None:
+        uploaded.append(folder)
+        assert is_complete(Path(folder))
+
+    monkeypatch.setattr(Trainer, "_push_from_checkpoint", upload)
+    monkeypatch.setattr(Trainer, "push_to_hub", lambda self, **kwargs: uploaded.append("the end"))
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda self: None)
+    main([str(recipe), "--push_to_hub"])
+    steps = [str(tmp_path / "run" / f"checkpoint-{step}") for step in (2, 4)]
+    assert uploaded == [*steps, "the end"]
 
 
 # Kills its own process where the environment says so: before a step, or in the middle of a save.

@@ -54,9 +54,9 @@ class MoraTrainer(Trainer):
         self.data_settings = data_settings
         self._is_saving = False
         super().__init__(*args, **kwargs)
-        self.knows_its_state = hasattr(self.model, "whole_state_dict")
+        self._knows_its_state = hasattr(self.model, "whole_state_dict")
         casts_all = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        if self.knows_its_state and casts_all and (self.args.bf16 or self.args.fp16):
+        if self._knows_its_state and casts_all and (self.args.bf16 or self.args.fp16):
             raise ValueError(
                 "With DeepSpeed or FSDP, bf16 and fp16 would turn the weight generator, too, into "
                 "16 bit. Leave them off and give `base_dtype: bfloat16`, which is for the frozen "
@@ -143,7 +143,7 @@ class MoraTrainer(Trainer):
 
         All processes take part. The frozen LLM is neither saved nor put together for it.
         """
-        if not (self.knows_its_state and (self.is_deepspeed_enabled or self.is_fsdp_enabled)):
+        if not (self._knows_its_state and (self.is_deepspeed_enabled or self.is_fsdp_enabled)):
             super().save_model(output_dir, _internal_call)
             return
         self._save(output_dir, state_dict=self.model.whole_state_dict())
@@ -156,7 +156,7 @@ class MoraTrainer(Trainer):
             write_data_settings(self.data_settings, Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not (self.knows_its_state and self.is_fsdp_enabled):
+        if not (self._knows_its_state and self.is_fsdp_enabled):
             super()._save_optimizer_and_scheduler(output_dir)
             return
         # Without `save_fsdp_model`, which saves the frozen LLM; the rest is in model.safetensors.
@@ -168,7 +168,7 @@ class MoraTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        if not (self.knows_its_state and self.is_fsdp_enabled):
+        if not (self._knows_its_state and self.is_fsdp_enabled):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         tensors = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
@@ -176,7 +176,7 @@ class MoraTrainer(Trainer):
         set_model_state_dict(self.model, tensors, options=options)
 
     def _load_best_model(self) -> None:
-        if self.knows_its_state and self.is_fsdp_enabled:
+        if self._knows_its_state and self.is_fsdp_enabled:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
         else:
             super()._load_best_model()
