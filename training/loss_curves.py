@@ -20,8 +20,6 @@ from rich.table import Table
 from transformers.trainer import TRAINER_STATE_NAME
 
 Curve = dict[int, float]
-# Where two losses are equal, so that a logarithmic axis shows it too.
-SMALLEST = 1e-9
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,6 +96,7 @@ def draw_curves(curves: dict[str, Curve], metric: str, title: str, path: Path) -
     canvas = FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     first, *_ = curves
+    above_zero: list[float] = []
     for number, (name, curve) in enumerate(curves.items()):
         style = {
             "color": f"C{number}",
@@ -105,14 +104,16 @@ def draw_curves(curves: dict[str, Curve], metric: str, title: str, path: Path) -
             "linestyle": "-" if number == 0 else (0, (4 + number, 2 + number)),
         }
         above.plot(*zip(*curve.items(), strict=True), label=name, **style)
-        apart = differences(curve, curves[first])
-        if name != first and apart:
-            values = [max(value, SMALLEST) for value in apart.values()]
-            below.plot(list(apart), values, marker=".", color=style["color"], label=name)
+        if name != first:
+            apart = differences(curve, curves[first])
+            below.plot(list(apart), list(apart.values()), ".", color=style["color"], clip_on=False)
+            above_zero += [value for value in apart.values() if value > 0]
     above.set_title(title)
     above.set_ylabel(metric)
     above.legend(frameon=False)
-    below.set_yscale("log")
+    # Logarithmic, but with a place for zero.
+    below.set_yscale("symlog", linthresh=min(above_zero, default=1.0))
+    below.set_ylim(bottom=0)
     below.set_xlabel("step")
     below.set_ylabel(f"difference from\n{first}")
     for axes in (above, below):
