@@ -65,6 +65,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
         "max_length": 400,
         "learning_rate": 1e-2,
         "generator_learning_rate": 1e-3,
+        "weight_decay": 1.0,  # strong enough to show
         "per_device_train_batch_size": 2,
         "per_device_eval_batch_size": 2,
         "gradient_accumulation_steps": 2,
@@ -150,7 +151,7 @@ def test_sizes_of_the_files_of_a_checkpoint(together: Path):
     optimizer = "global_step3/zero_pp_rank_{}_mp_rank_00_optim_states.pt"
     expected = {
         "multi_gpu": {"optimizer.pt": 2 * size},
-        "fsdp2": {"optimizer.bin": 2 * size},
+        "fsdp2": {"optimizer.bin": 2 * size, "pytorch_model_fsdp.bin": size},
         "zero2": {
             "global_step3/mp_rank_00_model_states.pt": size,
             optimizer.format(0): 1.5 * size,

@@ -57,9 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"training.finetune: error: {error}")
     try:
-        finetune(model_args, data_args, training_args)
+        trainer = finetune(model_args, data_args, training_args)
     except DiskFullError as error:
         sys.exit(f"training.finetune: error: {error}")
+    # A process that ends while the others still talk to it may be aborted.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 def finetune(
@@ -203,8 +206,10 @@ def optimizer_with_two_rates(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = adapter_rate if name.startswith("tuner.") else generator_rate
-            decay = training_args.weight_decay if parameter.ndim > 1 else 0.0
-            key = (name.startswith("tuner."), parameter.ndim > 1)
+            # ZeRO-3 leaves an empty tensor in place of the parameter.
+            is_matrix = len(getattr(parameter, "ds_shape", parameter.shape)) > 1
+            decay = training_args.weight_decay if is_matrix else 0.0
+            key = (name.startswith("tuner."), is_matrix)
             group = groups.setdefault(key, {"params": [], "lr": rate, "weight_decay": decay})
             group["params"].append(parameter)
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(training_args, model)

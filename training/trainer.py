@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 from accelerate.utils import save_fsdp_optimizer
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, rotate_checkpoints
-from transformers.utils import SAFE_WEIGHTS_NAME
 
+from modeling_mora.sharding_mora import whole_tensor
 from training.checkpoints import (
     UNFINISHED,
     check_room,
@@ -55,6 +55,7 @@ class MoraTrainer(Trainer):
         self._is_saving = False
         super().__init__(*args, **kwargs)
         self._knows_its_state = hasattr(self.model, "whole_state_dict")
+        self._has_frozen = any(is_frozen(parameter) for parameter in self.model.parameters())
         casts_all = self.is_deepspeed_enabled or self.is_fsdp_enabled
         if self._knows_its_state and casts_all and (self.args.bf16 or self.args.fp16):
             raise ValueError(
@@ -156,30 +157,39 @@ class MoraTrainer(Trainer):
             write_data_settings(self.data_settings, Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not (self._knows_its_state and self.is_fsdp_enabled):
+        if not (self.is_fsdp_enabled and self._has_frozen):
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        # Without `save_fsdp_model`, which saves the frozen LLM; the rest is in model.safetensors.
+        # In place of `save_fsdp_model`, which saves the frozen weights as well.
+        state = self.model.state_dict(keep_vars=True).items()
+        trained = {name: whole_tensor(t) for name, t in state if not is_frozen(t)}
         plugin = self.accelerator.state.fsdp_plugin
         save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+            torch.save(trained, os.path.join(output_dir, f"{FSDP_MODEL_NAME}.bin"))
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        if not (self._knows_its_state and self.is_fsdp_enabled):
+        if not (self.is_fsdp_enabled and self._has_frozen):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        tensors = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+        path = os.path.join(resume_from_checkpoint, f"{FSDP_MODEL_NAME}.bin")
+        trained = torch.load(path, map_location="cpu", weights_only=True)
         options = StateDictOptions(full_state_dict=True, strict=False)
-        set_model_state_dict(self.model, tensors, options=options)
+        set_model_state_dict(self.model, trained, options=options)
 
     def _load_best_model(self) -> None:
-        if self._knows_its_state and self.is_fsdp_enabled:
+        if self.is_fsdp_enabled and self._has_frozen:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
         else:
             super()._load_best_model()
+
+
+def is_frozen(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of a model is a parameter that is not trained, and not a buffer."""
+    return isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad
 
 
 def leave_out_frozen(engine: torch.nn.Module) -> None:
@@ -197,7 +207,7 @@ def leave_out_frozen(engine: torch.nn.Module) -> None:
 
     def state_dict(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         parameters = engine.module.named_parameters(remove_duplicate=False)
-        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+        frozen = {name for name, parameter in parameters if is_frozen(parameter)}
         state = module_state_dict(*args, **kwargs)
         return {name: tensor for name, tensor in state.items() if name not in frozen}
 
