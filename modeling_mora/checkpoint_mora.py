@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .configuration_mora import MoraConfig
+from .sharding_mora import whole_tensor
 
 logger = logging.get_logger(__name__)
 
@@ -38,9 +39,10 @@ def base_fingerprint(language_model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(language_model.named_parameters()):
-        values = parameter.detach().flatten()
-        sample = values[:: max(1, len(values) // 64)][:64].to(torch.bfloat16)
-        digest.update(f"{name} {tuple(parameter.shape)}".encode())
+        values = whole_tensor(parameter)
+        flat = values.flatten()
+        sample = flat[:: max(1, len(flat) // 64)][:64].to(torch.bfloat16)
+        digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(sample.view(torch.int16).cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 

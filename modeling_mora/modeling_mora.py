@@ -19,6 +19,7 @@ from .merging_mora import merged_weights
 # Unused here: checkpoints carry the files that this one imports, and the configuration names it.
 from .pipeline_mora import MoraPipeline  # noqa: F401
 from .pretrained_mora import MoraPreTrainedModel
+from .sharding_mora import is_zero3_parameter
 from .targets_mora import find_targets
 from .tuner_mora import MoraCheckpoint, MoraTuner
 from .weight_generator_mora import MoraWeightGenerator
@@ -277,8 +278,11 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
 
     def print_trainable_parameters(self) -> None:
         """Print how many parameters are trained, in PEFT's form."""
+        # What ZeRO-3 has cut up counts as empty in `num_parameters`.
+        cut_up = [p for p in self.parameters() if is_zero3_parameter(p)]
         trainable = self.num_parameters(only_trainable=True)
-        total = self.num_parameters()
+        trainable += sum(p.ds_numel for p in cut_up if p.requires_grad)
+        total = self.num_parameters() + sum(p.ds_numel for p in cut_up)
         print(
             f"trainable params: {trainable:,} || all params: {total:,} || "
             f"trainable%: {100 * trainable / total:.4f}"

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.integrations import is_fsdp_enabled
 
 from .checkpoint_mora import (
     HUB_KWARGS,
@@ -29,6 +29,13 @@ from .checkpoint_mora import (
 )
 from .configuration_mora import MoraConfig
 from .graph_encoder_mora import MoraGraphEncoder
+from .sharding_mora import (
+    cast_zero3_parameters,
+    gathered,
+    materialise,
+    whole_tensor,
+    without_fsdp_class,
+)
 
 
 class MoraPreTrainedModel(PreTrainedModel):
@@ -80,6 +87,13 @@ class MoraPreTrainedModel(PreTrainedModel):
         self.language_model.requires_grad_(False)
         self.tuner.attach(self.language_model)
 
+    def _finish_loading(self) -> None:
+        """What is left to do when `PreTrainedModel.from_pretrained` has read the files."""
+        cast_zero3_parameters(self.language_model, self.config.dtype)
+        if is_fsdp_enabled():
+            materialise(self.graph_encoder, self.weight_generator, self.tuner)
+        self._prepare_adapter()
+
     @classmethod
     def from_base(
         cls,
@@ -126,7 +140,10 @@ class MoraPreTrainedModel(PreTrainedModel):
         )
         model, _ = cls._load_base(config, **kwargs)
         if graph_encoder is not None:
-            model.graph_encoder.load_state_dict(graph_encoder.state_dict())
+            encoder_tensors = graph_encoder.state_dict(keep_vars=True)
+            tensors = {name: whole_tensor(t) for name, t in encoder_tensors.items()}
+            with gathered(model.graph_encoder.parameters(), modify=True):
+                model.graph_encoder.load_state_dict(tensors)
         if has_comparable_weights(model):
             model.config.base_fingerprint = base_fingerprint(model.language_model)
         return model
@@ -188,7 +205,7 @@ class MoraPreTrainedModel(PreTrainedModel):
                 f"The weights in {name_or_path} are incomplete: missing "
                 f"{', '.join(sorted(info['missing_keys'])[:4])}."
             )
-        model._prepare_adapter()
+        model._finish_loading()
         return model, info
 
     @classmethod
@@ -220,8 +237,10 @@ class MoraPreTrainedModel(PreTrainedModel):
         check_base_fingerprint(model)
         if config.resized_embeddings:
             model.resize_token_embeddings(vocab_size, mean_resizing=False)
-        check_adapter_tensors(tensors, model._adapter_tensors(model.state_dict()), name_or_path)
-        model.load_state_dict(tensors, strict=False)
+        expected = model._adapter_tensors(model.state_dict(keep_vars=True))
+        with gathered(expected.values(), modify=True):
+            check_adapter_tensors(tensors, expected, name_or_path)
+            model.load_state_dict(tensors, strict=False)
         with suppress(OSError):  # A checkpoint without one keeps the base's.
             model.generation_config = GenerationConfig.from_pretrained(name_or_path, **hub_kwargs)
         return model, info
@@ -231,11 +250,6 @@ class MoraPreTrainedModel(PreTrainedModel):
         cls, config: MoraConfig, *model_args: Any, **kwargs: Any
     ) -> tuple["MoraPreTrainedModel", dict]:
         """Load the base's own checkpoint into `language_model`; the adapter is freshly made."""
-        if is_deepspeed_zero3_enabled():
-            raise NotImplementedError(
-                "MoRA cannot be loaded under DeepSpeed ZeRO-3 yet, which splits its tensors: use "
-                "ZeRO-1 or ZeRO-2."
-            )
         model, info = super().from_pretrained(
             config.base_model_name_or_path,
             *model_args,
@@ -244,7 +258,7 @@ class MoraPreTrainedModel(PreTrainedModel):
             output_loading_info=True,
             **kwargs,
         )
-        model._prepare_adapter()
+        model._finish_loading()
         return model, info
 
     def save_pretrained(
@@ -255,6 +269,9 @@ class MoraPreTrainedModel(PreTrainedModel):
         **kwargs: Any,
     ) -> None:
         """Save the adapter, or a self-contained checkpoint.
+
+        Of a model that is cut up by ZeRO-3 or FSDP2, all processes have to take part unless
+        `state_dict` is given, each with its own `is_main_process`.
 
         Args:
             save_directory: folder to write to.
@@ -268,15 +285,30 @@ class MoraPreTrainedModel(PreTrainedModel):
         if save_base and self.tuner.state.merged:
             raise ValueError("A molecule is merged into the base: leave `merged` before saving it.")
         if state_dict is None:
-            state_dict = self.state_dict()
+            state_dict = self.whole_state_dict(save_base)
         if not save_base:
             state_dict = self._adapter_tensors(state_dict)
         includes_base = self.config.includes_base
         self.config.includes_base = save_base
         try:
-            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+            with without_fsdp_class(self):
+                super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         finally:
             self.config.includes_base = includes_base
+
+    def whole_state_dict(self, save_base: bool | None = None) -> dict[str, torch.Tensor]:
+        """The tensors of a checkpoint, put together where ZeRO-3 or FSDP2 has cut them up.
+
+        All processes have to take part. The tensors of a model that is cut up are copies.
+
+        Args:
+            save_base: see `save_pretrained`.
+        """
+        save_base = self.config.includes_base if save_base is None else save_base
+        tensors = self.state_dict(keep_vars=True)
+        if not save_base:
+            tensors = self._adapter_tensors(tensors)
+        return {name: whole_tensor(tensor) for name, tensor in tensors.items()}
 
     def _adapter_tensors(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What an adapter-only checkpoint holds; with the embeddings, if they were resized."""

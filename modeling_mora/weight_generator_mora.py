@@ -139,8 +139,9 @@ class FactorHead(nn.Linear):
         super().__init__(config.generator_dim, factor_size)
 
     def reset_parameters(self) -> None:
-        init.normal_(self.weight, std=self.weight_std)
-        init.zeros_(self.bias)
+        # torch's own, which `from_pretrained` turns off while nn.Linear calls this too early.
+        nn.init.normal_(self.weight, std=self.weight_std)
+        nn.init.zeros_(self.bias)
 
 
 __all__ = ["MoraWeightGenerator"]

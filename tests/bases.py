@@ -42,7 +42,7 @@ COMMON = {
 }
 
 
-def random_base(model_type: str, tokenizer) -> PreTrainedModel:
+def random_base(model_type: str, tokenizer, **settings: object) -> PreTrainedModel:
     """A random model of that type with the tokenizer's vocabulary, the same at each call."""
     config = AutoConfig.for_model(
         model_type,
@@ -50,7 +50,7 @@ def random_base(model_type: str, tokenizer) -> PreTrainedModel:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **(COMMON | BASES[model_type]),
+        **(COMMON | BASES[model_type] | settings),
     )
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).eval()

@@ -81,8 +81,8 @@ def test_flags_alone_are_enough(tmp_path: Path):
         (["--eval_strategy", "steps", "--validation_molecules", "0"], "needs validation_molecules"),
         (["--graph_config", "{layers"], "is not JSON"),
         (["--base_dtype", "float8"], "base_dtype='float8': use one of"),
-        (["--resume_from_checkpoint", "nowhere"], "is not a checkpoint folder"),
-        (["--resume_from_checkpoint", "true"], "no checkpoint-"),
+        (["--resume_from_checkpoint", "nowhere"], "is not a complete checkpoint folder"),
+        (["--resume_from_checkpoint", "true"], "no complete checkpoint-"),
         (["--lerning_rate", "1"], "--lerning_rate"),
     ],
 )

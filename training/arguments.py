@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoConfig, HfArgumentParser, TrainingArguments
 
 from training.base_model import WHEEL_BASES
+from training.checkpoints import choose_checkpoint, is_complete
 from training.data.prepared import read_info
 from training.graph_encoder import check_graph_encoder
 
@@ -396,19 +397,18 @@ def check_output_dir(training_args: TrainingArguments) -> None:
         ValueError: names the folder and what to do.
     """
     output_dir = Path(training_args.output_dir)
-    checkpoints = sorted(output_dir.glob("checkpoint-*"))
     resume = training_args.resume_from_checkpoint
-    if resume is None and checkpoints:
+    if resume is None and any(output_dir.glob("checkpoint-*")):
         raise ValueError(
             f"output_dir={str(output_dir)!r} holds checkpoints of an earlier run. Add "
             "`--resume_from_checkpoint true` to go on with it, or choose another output_dir."
         )
-    if resume == "true" and not checkpoints:
-        raise ValueError(f"resume_from_checkpoint=true: no checkpoint-* in {str(output_dir)!r}.")
-    if resume not in (None, "true") and not (Path(resume) / "trainer_state.json").is_file():
+    if resume == "true":
+        choose_checkpoint(output_dir)
+    elif resume is not None and not is_complete(Path(resume)):
         raise ValueError(
-            f"resume_from_checkpoint={resume!r} is not a checkpoint folder of the Trainer. Give "
-            "one that holds trainer_state.json, or `true` for the newest in output_dir."
+            f"resume_from_checkpoint={resume!r} is not a complete checkpoint folder. Give one that "
+            "holds trainer_state.json, or `true` for the newest in output_dir."
         )
 
 

@@ -10,7 +10,6 @@ Every key of a recipe is also a flag; `--help` lists them all. The model, its pr
 `data.json` (which data it was trained on, for `python -m eval.benchmark`) end up in `output_dir`.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,9 @@ from datasets import DatasetDict
 from transformers import (
     AutoTokenizer,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
 from training.arguments import (
@@ -37,13 +32,15 @@ from training.arguments import (
     parse_arguments,
 )
 from training.base_model import resolve_base
+from training.checkpoints import DiskFullError, choose_checkpoint
 from training.collator import MoraCollator
 from training.data.prepared import load_prepared
 from training.data.qm9 import load_qm9, qm9_properties
 from training.graph_encoder import load_graph_encoder
-from training.methods.lora import count_trainable
+from training.methods.lora import count_parameters, count_trainable
 from training.methods.models import READS_GRAPHS, make_model
 from training.tokenization import tokenize_dataset
+from training.trainer import MoraTrainer
 
 DEFAULT_MAX_LENGTH = 256
 # From graph to weights in MoRA, and to embeddings in the graph prefix.
@@ -60,7 +57,13 @@ def main(arguments: list[str] | None = None) -> None:
         check_base(model_args.base)
     except (ValueError, OSError) as error:
         sys.exit(f"training.finetune: error: {error}")
-    finetune(model_args, data_args, training_args)
+    try:
+        trainer = finetune(model_args, data_args, training_args)
+    except DiskFullError as error:
+        sys.exit(f"training.finetune: error: {error}")
+    # A process that ends while the others still talk to it may be aborted.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 def finetune(
@@ -98,30 +101,30 @@ def finetune(
     model = make_model(model_args, graph_encoder)
     print(
         f"method={model_args.method}: {count_trainable(model):,} of "
-        f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters are trained."
+        f"{count_parameters(model):,} parameters are trained."
     )
 
     # The Trainer would drop `molecule`, which is no argument of the model's forward.
     training_args.remove_unused_columns = False
     training_args.dataloader_pin_memory &= torch.accelerator.is_available()
-    trainer = Trainer(
+    trainer = MoraTrainer(
         model=model,
         args=training_args,
         data_collator=MoraCollator(processor, graphs=model_args.method in READS_GRAPHS),
         train_dataset=train_dataset,
         eval_dataset=validation_dataset if len(validation_dataset) > 0 else None,
         processing_class=processor,
-        callbacks=[SaveDataSettings(data.settings)],
+        data_settings=data.settings,
         optimizer_cls_and_kwargs=optimizer_with_two_rates(
             model, training_args, model_args.generator_learning_rate
         ),
     )
     resume = training_args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if resume == "true" else resume)
-
-    # Before save_model, which uploads the whole folder when push_to_hub is set.
-    if trainer.is_world_process_zero():
-        write_data_settings(data.settings, Path(training_args.output_dir))
+    if resume == "true":
+        resume, message = choose_checkpoint(Path(training_args.output_dir))
+        if trainer.is_world_process_zero():
+            print(message)
+    trainer.train(resume_from_checkpoint=resume and str(resume))
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -203,32 +206,14 @@ def optimizer_with_two_rates(
         if parameter.requires_grad:
             reads_graph = name.startswith(GRAPH_MODULES)
             rate = generator_rate if reads_graph else adapter_rate
-            decay = training_args.weight_decay if parameter.ndim > 1 else 0.0
-            key = (reads_graph, parameter.ndim > 1)
+            # ZeRO-3 leaves an empty tensor in place of the parameter.
+            is_matrix = len(getattr(parameter, "ds_shape", parameter.shape)) > 1
+            decay = training_args.weight_decay if is_matrix else 0.0
+            key = (reads_graph, is_matrix)
             group = groups.setdefault(key, {"params": [], "lr": rate, "weight_decay": decay})
             group["params"].append(parameter)
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(training_args, model)
     return optimizer_class, {**options, "params": list(groups.values())}
-
-
-class SaveDataSettings(TrainerCallback):
-    """Puts `data.json` into every checkpoint, so that each can be scored on its own test split."""
-
-    def __init__(self, settings: dict[str, Any]):
-        self.settings = settings
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Called by the Trainer after it has saved a checkpoint."""
-        if state.is_world_process_zero:
-            checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            write_data_settings(self.settings, checkpoint)
-
-
-def write_data_settings(settings: dict[str, Any], folder: Path) -> None:
-    """Write `data.json`, which says what the model was trained on, into `folder`."""
-    (folder / "data.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,17 @@ from training.arguments import ModelArguments
 
 def count_trainable(model: nn.Module) -> int:
     """Number of parameters that are trained."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return sum(map(_size, filter(lambda parameter: parameter.requires_grad, model.parameters())))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of all parameters."""
+    return sum(map(_size, model.parameters()))
+
+
+def _size(parameter: nn.Parameter) -> int:
+    # ZeRO-3 leaves an empty tensor in place of the parameter.
+    return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def lora_settings(

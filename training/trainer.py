@@ -1,0 +1,224 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The standard Trainer, with checkpoints that are whole and hold nothing that is not trained.
+
+transformers leaves frozen weights out of the files of DeepSpeed and FSDP for PEFT's models alone,
+and writes a checkpoint under its final name from the first byte on.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import save_fsdp_optimizer
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from transformers import Trainer
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import get_model_param_count
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, rotate_checkpoints
+
+from modeling_mora.sharding_mora import whole_tensor
+from training.checkpoints import (
+    UNFINISHED,
+    check_room,
+    disk_full,
+    find_checkpoints,
+    finish_checkpoint,
+    folder_size,
+    is_disk_full,
+    remove_unfinished,
+)
+
+
+class MoraTrainer(Trainer):
+    """The Trainer for all methods of `training.finetune`.
+
+    A model with `whole_state_dict`, such as `MoraForCausalLM`, says itself what a checkpoint holds,
+    and puts it together where ZeRO-3 or FSDP2 has cut it up.
+
+    Args:
+        data_settings: the content of `data.json`, which says in every checkpoint what the model was
+            trained on.
+        args, kwargs: those of the Trainer.
+
+    Raises:
+        ValueError: bf16 or fp16 where it would not leave the weight generator in float32.
+    """
+
+    def __init__(self, *args: Any, data_settings: dict[str, Any], **kwargs: Any):
+        self.data_settings = data_settings
+        self._is_saving = False
+        super().__init__(*args, **kwargs)
+        self._knows_its_state = hasattr(self.model, "whole_state_dict")
+        self._has_frozen = any(is_frozen(parameter) for parameter in self.model.parameters())
+        casts_all = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        if self._knows_its_state and casts_all and (self.args.bf16 or self.args.fp16):
+            raise ValueError(
+                "With DeepSpeed or FSDP, bf16 and fp16 would turn the weight generator, too, into "
+                "16 bit. Leave them off and give `base_dtype: bfloat16`, which is for the frozen "
+                "LLM alone."
+            )
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> tuple[Any, Any]:
+        if self.args.should_save and self.args.save_strategy != SaveStrategy.NO:
+            remove_unfinished(Path(self.args.output_dir))
+            check_room(Path(self.args.output_dir), self._checkpoint_size(), "the next checkpoint")
+        if not self.is_deepspeed_enabled:
+            return super()._prepare_for_training(
+                max_steps, train_dataloader, resume_from_checkpoint
+            )
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        leave_out_frozen(self.model_wrapped)
+        if resume_from_checkpoint is not None:
+            deepspeed_load_checkpoint(self.model_wrapped, resume_from_checkpoint)
+            self._load_optimizer_and_scheduler(resume_from_checkpoint)
+            self._load_scaler(resume_from_checkpoint)
+        return prepared
+
+    def _checkpoint_size(self) -> int:
+        """Bytes of the next checkpoint: as the last one, or 12 for each trained parameter."""
+        complete, _ = find_checkpoints(Path(self.args.output_dir))
+        if complete:
+            return folder_size(complete[-1])
+        return 12 * get_model_param_count(self.model, trainable_only=True)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        run_dir = super()._get_output_dir(trial)
+        return os.path.join(run_dir, UNFINISHED) if self._is_saving else run_dir
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        run_dir = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        unfinished, finished = run_dir / UNFINISHED / name, run_dir / name
+        needed = self._checkpoint_size()
+        if self.args.should_save:
+            remove_unfinished(run_dir)
+            check_room(run_dir, needed, name)
+        self.accelerator.wait_for_everyone()
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not is_disk_full(error, run_dir):
+                raise
+            remove_unfinished(run_dir)
+            raise disk_full(run_dir, needed, name) from error
+        finally:
+            self._is_saving = False
+        if self.state.best_model_checkpoint == str(unfinished):
+            self.state.best_model_checkpoint = str(finished)
+            if self.args.should_save:
+                self.state.save_to_json(str(unfinished / TRAINER_STATE_NAME))
+        self.accelerator.wait_for_everyone()  # until all have written their parts
+        if self.args.should_save:
+            finish_checkpoint(unfinished)
+        self.accelerator.wait_for_everyone()
+        # What `super` has done in `_unfinished`, to no effect.
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(finished))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        run_dir = super()._get_output_dir(trial)
+        return os.path.join(run_dir, UNFINISHED) if self._is_saving else run_dir
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._is_saving:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, so that `from_pretrained` loads it, with its processor and `data.json`.
+
+        All processes take part. The frozen LLM is neither saved nor put together for it.
+        """
+        if not (self._knows_its_state and (self.is_deepspeed_enabled or self.is_fsdp_enabled)):
+            super().save_model(output_dir, _internal_call)
+            return
+        self._save(output_dir, state_dict=self.model.whole_state_dict())
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            write_data_settings(self.data_settings, Path(output_dir or self.args.output_dir))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not (self.is_fsdp_enabled and self._has_frozen):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # In place of `save_fsdp_model`, which saves the frozen weights as well.
+        state = self.model.state_dict(keep_vars=True).items()
+        trained = {name: whole_tensor(t) for name, t in state if not is_frozen(t)}
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(trained, os.path.join(output_dir, f"{FSDP_MODEL_NAME}.bin"))
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        if not (self.is_fsdp_enabled and self._has_frozen):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        path = os.path.join(resume_from_checkpoint, f"{FSDP_MODEL_NAME}.bin")
+        trained = torch.load(path, map_location="cpu", weights_only=True)
+        options = StateDictOptions(full_state_dict=True, strict=False)
+        set_model_state_dict(self.model, trained, options=options)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled and self._has_frozen:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+
+def is_frozen(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of a model is a parameter that is not trained, and not a buffer."""
+    return isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad
+
+
+def leave_out_frozen(engine: torch.nn.Module) -> None:
+    """Keep what is not trained out of the checkpoints of a DeepSpeed engine.
+
+    `exclude_frozen_parameters` alone forgets a tied output head, which is in a state dict under a
+    second name. Loading does not miss what is not there.
+    """
+    save_checkpoint = engine.save_checkpoint
+    module_state_dict = engine.module_state_dict
+    load_module_state_dict = engine.load_module_state_dict
+
+    def save(save_dir: str, **kwargs: Any) -> Any:
+        return save_checkpoint(save_dir, **(kwargs | {"exclude_frozen_parameters": True}))
+
+    def state_dict(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        parameters = engine.module.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in parameters if is_frozen(parameter)}
+        state = module_state_dict(*args, **kwargs)
+        return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+    def load(checkpoint: dict[str, Any], strict: bool = True, **kwargs: Any) -> None:
+        load_module_state_dict(checkpoint, strict=False, **kwargs)
+
+    engine.save_checkpoint = save
+    engine.module_state_dict = state_dict
+    engine.load_module_state_dict = load
+
+
+def write_data_settings(settings: dict[str, Any], folder: Path) -> None:
+    """Write `data.json`, which says what the model was trained on, into `folder`."""
+    (folder / "data.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
