@@ -175,6 +175,8 @@ def test_only_published_cuts_at_512_tokens():
     assert strict["meteor"] == pytest.approx(meteor(512 / 612, 512 / 612, 1 / 512))
     assert published["bleu2"] == published["bleu4"] == 1
     assert published["meteor"] == pytest.approx(meteor(1, 1, 1 / 512))
+    differing_last = ("a " * 511 + "b", "a " * 511 + "c")
+    assert score(*differing_last, policy="published")["bleu2"] < 1
     # Those scripts give rouge_score the whole text.
     assert published["rouge1"] == strict["rouge1"] == pytest.approx(512 / 612)
 

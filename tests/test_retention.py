@@ -57,6 +57,19 @@ def perplexity_token_by_token(base: Path, ids: list[int], window: int, stride: i
     return math.exp(sum(losses) / len(losses))
 
 
+def base_answer(base: Path, tokenizer: PreTrainedTokenizerFast, question: str) -> str:
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}],
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    model = AutoModelForCausalLM.from_pretrained(base)
+    tokens = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    new = tokens[0, inputs["input_ids"].shape[1] :]
+    return tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
 def test_command(
     checkpoint: Path,
     text: Path,
@@ -81,8 +94,10 @@ def test_command(
     assert (results["window"], results["stride"]) == (32, 20)
     assert results["windows"] == 1 + math.ceil((len(ids) - 32) / 20)
     assert [answer["question"] for answer in results["answers"]] == ["Is water wet?", "Who asks ?"]
+    for answer in results["answers"]:
+        assert answer["off"] == base_answer(tiny_base, tokenizer, answer["question"])
     same = sum(answer["on"] == answer["off"] for answer in results["answers"])
-    assert results["answers_same"] == same
+    assert results["answers_same"] == same < 2
     assert results["command"].startswith("python -m eval.retention --model ")
     assert results["molecule"] == "CCO"
 
