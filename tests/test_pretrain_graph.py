@@ -521,7 +521,7 @@ def test_too_many_bad_rows_stop_it(tmp_path: Path, molecules: str):
         ({"graph_config": '{"hidden_size": 0}'}, "hidden_size"),
         ({"push_to_hub": True}, "would upload the heads too"),
         ({"exclude": "no_such_folder"}, "exclude='no_such_folder' does not exist"),
-        ({"resume_from_checkpoint": "true"}, "no checkpoint-"),
+        ({"resume_from_checkpoint": "true"}, "no complete checkpoint-"),
     ],
 )
 def test_settings_that_cannot_work(molecules: str, tmp_path: Path, settings: dict, message: str):

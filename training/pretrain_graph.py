@@ -26,6 +26,7 @@ from rich.table import Table
 from transformers import Trainer, TrainingArguments, set_seed
 
 from modeling_mora import MoleculeFeatureExtractor
+from training.checkpoints import choose_checkpoint
 from training.data.rejections import Rejections, rejection_table
 from training.graph_pretraining.arguments import PretrainingArguments, parse_arguments
 from training.graph_pretraining.collator import MASK_SHARE, PretrainingCollator
@@ -174,7 +175,10 @@ def pretrain(
         compute_metrics=make_scorer(model.config),
     )
     resume = training_args.resume_from_checkpoint
-    trained = trainer.train(resume_from_checkpoint=True if resume == "true" else resume)
+    if resume == "true":
+        resume, message = choose_checkpoint(Path(training_args.output_dir))
+        print(message)
+    trained = trainer.train(resume_from_checkpoint=resume and str(resume))
     predicted = trainer.predict(trainer.eval_dataset, metric_key_prefix="final")
     trainer.save_state()
     if trainer.is_world_process_zero():
