@@ -33,6 +33,21 @@ def test_16_bit_that_would_reach_the_weight_generator(
         MoraTrainer(model=make_model(), args=arguments, data_settings={})
 
 
+def test_fsdp1_is_refused(
+    make_model: Callable[..., MoraForCausalLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    start = Trainer.create_accelerator_and_postprocess
+
+    def start_with_fsdp1(self: Trainer) -> None:
+        start(self)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", start_with_fsdp1)
+    arguments = TrainingArguments(output_dir=tmp_path, use_cpu=True)
+    with pytest.raises(ValueError, match="set fsdp_version: 2"):
+        MoraTrainer(model=make_model(), args=arguments, data_settings={})
+
+
 class Engine:
     """What `leave_out_frozen` needs of a DeepSpeed engine."""
 
