@@ -3,12 +3,19 @@
 """Starting two CPU processes with the shipped configurations of accelerate."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "training" / "configs"
+deepspeed_on_cpu = pytest.mark.skipif(
+    shutil.which("c++") is None,
+    reason="DeepSpeed compiles its communication between CPU processes: needs a C++ compiler",
+)
 # accelerate switches FSDP on for accelerators alone. Nothing else in FSDP2 needs one.
 FSDP_ON_CPU = """
 from accelerate import state
@@ -41,8 +48,15 @@ def command(config: str, script: Path, *args: object) -> list[str]:
 
 def environment() -> dict[str, str]:
     """For processes that can import this checkout and run on CPUs alone."""
-    settings = {"PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    return os.environ | settings | {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        # DeepSpeed looks for ninja there.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 def run_processes(config: str, script: Path, *args: object) -> str:

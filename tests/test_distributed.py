@@ -13,13 +13,21 @@ from pathlib import Path
 import pytest
 import torch
 from bases import random_base
-from processes import FSDP_ON_CPU, ROOT, command, environment, run_processes
+from processes import (
+    FSDP_ON_CPU,
+    ROOT,
+    command,
+    deepspeed_on_cpu,
+    environment,
+    run_processes,
+)
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = ["multi_gpu", "fsdp2", "zero2", "zero3"]
+CONFIGS = ["multi_gpu", "fsdp2"]
+CONFIGS += [pytest.param(name, marks=deepspeed_on_cpu) for name in ("zero2", "zero3")]
 STEPS = 6
 # Kills process 1 in the step after checkpoint-3 where the environment says so.
 SCRIPT = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LINEAR_MODULES
-from processes import run_processes
+from processes import deepspeed_on_cpu, run_processes
 from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
@@ -129,6 +129,7 @@ def check_saved(folder: Path) -> None:
     assert files[0] == files[1]
 
 
+@deepspeed_on_cpu
 def test_zero3(folder: Path, tiny_base: Path):
     printed = run_two(folder, tiny_base, "zero3", ZERO3)
     encoder = MoraGraphEncoder.from_pretrained(folder / "encoder")

@@ -47,7 +47,7 @@ class MoraTrainer(Trainer):
         args, kwargs: those of the Trainer.
 
     Raises:
-        ValueError: bf16 or fp16 where it would not leave the weight generator in float32.
+        ValueError: bf16 or fp16 where it would not leave the weight generator in float32; or FSDP1.
     """
 
     def __init__(self, *args: Any, data_settings: dict[str, Any], **kwargs: Any):
@@ -62,6 +62,11 @@ class MoraTrainer(Trainer):
                 "With DeepSpeed or FSDP, bf16 and fp16 would turn the weight generator, too, into "
                 "16 bit. Leave them off and give `base_dtype: bfloat16`, which is for the frozen "
                 "LLM alone."
+            )
+        if self.is_fsdp_enabled and not self.accelerator.is_fsdp2:
+            raise ValueError(
+                "fsdp_version=1 joins frozen and trained weights: set fsdp_version: 2, as in "
+                "training/configs/accelerate/fsdp2.yaml."
             )
 
     def _prepare_for_training(
@@ -89,10 +94,6 @@ class MoraTrainer(Trainer):
             return folder_size(complete[-1])
         return 12 * get_model_param_count(self.model, trainable_only=True)
 
-    def _get_output_dir(self, trial: Any) -> str:
-        run_dir = super()._get_output_dir(trial)
-        return os.path.join(run_dir, UNFINISHED) if self._is_saving else run_dir
-
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         run_dir = Path(self._get_output_dir(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -116,7 +117,7 @@ class MoraTrainer(Trainer):
             self.state.best_model_checkpoint = str(finished)
             if self.args.should_save:
                 self.state.save_to_json(str(unfinished / TRAINER_STATE_NAME))
-        self.accelerator.wait_for_everyone()  # until all have written their parts
+        self.accelerator.wait_for_everyone()  # all have written their parts
         if self.args.should_save:
             finish_checkpoint(unfinished)
         self.accelerator.wait_for_everyone()
