@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "base_model": config.base_model_name_or_path,
         "base_revision": config.base_revision,
         "base_fingerprint": config.base_fingerprint,
-        "text": str(args.text),
+        "text": args.text.name,
         "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "molecule": args.molecule,
         "tokens_scored": scores["base"].tokens,

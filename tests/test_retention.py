@@ -99,7 +99,7 @@ def test_command(
     same = sum(answer["on"] == answer["off"] for answer in results["answers"])
     assert results["answers_same"] == same < 2
     assert results["command"].startswith("python -m eval.retention --model ")
-    assert results["molecule"] == "CCO"
+    assert (results["molecule"], results["text"]) == ("CCO", "text.txt")
 
     printed = capsys.readouterr().out
     assert f"{len(ids) - 1} tokens in {results['windows']} windows" in printed
