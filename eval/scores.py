@@ -95,6 +95,7 @@ def score_all(
                         "control": control,
                         "n": len(answered),
                         "tokenizer": options["tokenizer"] if _is_text(task) else None,
+                        "meteor_wordnet": overlap.wordnet_available() if _is_text(task) else None,
                         "metrics": score_records(answered, task, **options),
                     }
                 )

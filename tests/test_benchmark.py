@@ -20,6 +20,7 @@ from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
 from eval import asking, benchmark
 from eval.generation import Answer, answer_batch, load_model, load_processor
+from eval.metrics.caption_overlap.overlap import wordnet_available
 from modeling_mora import MoraForCausalLM, MoraProcessor
 from training import prepare
 from training.arguments import ModelArguments
@@ -238,7 +239,7 @@ def test_all_kinds_of_tasks_are_scored(checkpoint: Path, prepared: Path, tmp_pat
     assert over_labels["metrics"]["roc_auc"]["value"] == pytest.approx(mean)
 
     captions = entry(results, task="molecule_captioning")
-    assert captions["tokenizer"] == "words"
+    assert (captions["tokenizer"], captions["meteor_wordnet"]) == ("words", wordnet_available())
     assert {"bleu2", "bleu4", "rouge1", "rougeL", "meteor"} <= captions["metrics"].keys()
 
 
