@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from modeling_mora import MoraForCausalLM, pretrained_mora
+from modeling_mora import MoraForCausalLM
 
 TEXTS = [f"Question {'x' * i}?" for i in range(4)]
 ROWS = ["CCO", None, "c1ccccc1O", "[Na+].[Cl-]"]
@@ -105,12 +105,6 @@ def test_data_parallel_is_a_clear_error(model, inputs):
     model._is_replica = True  # as torch.nn.DataParallel marks its copies
     with pytest.raises(RuntimeError, match=r"DataParallel.*torchrun"):
         model(**inputs)
-
-
-def test_zero3_is_a_clear_error(tiny_base, monkeypatch):
-    monkeypatch.setattr(pretrained_mora, "is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(NotImplementedError, match="ZeRO-3 yet"):
-        MoraForCausalLM.from_base(tiny_base)
 
 
 def test_base_in_a_subfolder_is_a_clear_error(tiny_base):
