@@ -117,11 +117,12 @@ def draw_by_size(axes: Axes, answers: Sequence[Answers], property: str | None) -
         values, lows, highs, n = measure(one, bins).T
         counts.append(n)
         tops.extend(highs)
+        nothing = "" if np.isfinite(values).any() else " (no answer read)"
         axes.errorbar(
             places + offset,
             values,
             yerr=error_bars(values, lows, highs),
-            label=shorten(one.name, 60),
+            label=shorten(one.name, 60) + nothing,
             capsize=2,
             markersize=4,
             linewidth=1.2,

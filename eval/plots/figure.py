@@ -16,7 +16,9 @@ COLOURS = [f"C{i}" for i in range(10)]
 STYLES = ("-", "--", ":", "-.")
 MARKERS = "osD^v<>Pph"
 
-# How much of the room between two ticks the series of one tick share.
+# How far apart the series of one tick stand, and how much of the room between two ticks they share
+# at most.
+STEP = 0.1
 SPREAD = 0.7
 
 
@@ -55,7 +57,8 @@ def offsets(series: int) -> np.ndarray:
     """Where the points of several series stand around a tick, so that none hides another."""
     if series == 1:
         return np.zeros(1)
-    return np.linspace(-SPREAD / 2, SPREAD / 2, series)
+    spread = min(SPREAD, STEP * (series - 1))
+    return np.linspace(-spread / 2, spread / 2, series)
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
