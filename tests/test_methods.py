@@ -13,6 +13,7 @@ from safetensors import safe_open
 from test_finetune import TINY_MODEL, recipe  # noqa: F401  (a fixture)
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 from transformers import AutoModelForCausalLM, Trainer
+from transformers.trainer_pt_utils import get_model_param_count
 
 from eval.generation import answer_batch, generate_answers, load_model, load_processor, method_of
 from modeling_mora import MoraConfig, MoraForCausalLM
@@ -20,7 +21,7 @@ from modeling_mora.targets_mora import find_targets
 from training.arguments import ModelArguments, parse_arguments
 from training.base_model import resolve_base
 from training.finetune import finetune, main, optimizer_with_two_rates
-from training.methods.lora import count_trainable, lora_size, nearest_rank
+from training.methods.lora import lora_size, nearest_rank
 from training.methods.models import make_model
 
 METHODS = ["mora", "lora", "graph_prefix", "full_finetune"]
@@ -118,7 +119,7 @@ def test_the_frozen_base_is_in_no_file(
         module = found.get_submodule(owner)
         module = module.get_base_layer() if hasattr(module, "get_base_layer") else module
         assert torch.equal(getattr(module, leaf), parameter), name
-    trained = count_trainable(trainer.model)
+    trained = get_model_param_count(trainer.model, trainable_only=True)
     for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-2"):
         tensors = weights_of(folder)
         assert sum(tensor.numel() for tensor in tensors.values()) == trained
@@ -190,10 +191,12 @@ def test_the_rank_with_as_many_parameters_as_mora(
         **{name: value for name, value in TINY_MODEL.items() if name != "graph_config"},
         "graph_config": '{"hidden_size": 16, "num_layers": 1}',
     }
-    wanted = count_trainable(make_model(ModelArguments(**(settings | generator))))
+    wanted = get_model_param_count(
+        make_model(ModelArguments(**(settings | generator))), trainable_only=True
+    )
     matched = ModelArguments(method=method, lora_match="parameters", **(settings | generator))
     model = make_model(matched)
-    found = count_trainable(model)
+    found = get_model_param_count(model, trainable_only=True)
     printed = capsys.readouterr().out
     assert f"{found:,} parameters, MoRA with these settings (rank 2) {wanted:,}" in printed
 

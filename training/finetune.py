@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
 from training.arguments import (
@@ -37,7 +38,6 @@ from training.collator import MoraCollator
 from training.data.prepared import load_prepared
 from training.data.qm9 import load_qm9, qm9_properties
 from training.graph_encoder import load_graph_encoder
-from training.methods.lora import count_parameters, count_trainable
 from training.methods.models import READS_GRAPHS, make_model
 from training.tokenization import tokenize_dataset
 from training.trainer import MoraTrainer
@@ -100,8 +100,8 @@ def finetune(
     set_seed(training_args.seed)  # the Trainer sets it too, but the fresh weights are drawn here
     model = make_model(model_args, graph_encoder)
     print(
-        f"method={model_args.method}: {count_trainable(model):,} of "
-        f"{count_parameters(model):,} parameters are trained."
+        f"method={model_args.method}: {get_model_param_count(model, trainable_only=True):,} of "
+        f"{get_model_param_count(model):,} parameters are trained."
     )
 
     # The Trainer would drop `molecule`, which is no argument of the model's forward.

@@ -5,27 +5,12 @@
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoraConfig, MoraForCausalLM, MoraGraphEncoder
 from modeling_mora.targets_mora import Target, find_targets
 from training.arguments import ModelArguments
-
-
-def count_trainable(model: nn.Module) -> int:
-    """Number of parameters that are trained."""
-    return sum(map(_size, filter(lambda parameter: parameter.requires_grad, model.parameters())))
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of all parameters."""
-    return sum(map(_size, model.parameters()))
-
-
-def _size(parameter: nn.Parameter) -> int:
-    # ZeRO-3 leaves an empty tensor in place of the parameter.
-    return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def lora_settings(
@@ -60,7 +45,7 @@ def lora_settings(
     rank = config.rank
     if model_args.lora_match == "parameters":
         with torch.device("meta"):
-            wanted = count_trainable(MoraForCausalLM(config))
+            wanted = get_model_param_count(MoraForCausalLM(config), trainable_only=True)
         rank = nearest_rank(wanted - others, targets)
         print(
             f"Rank {rank} trains {others + lora_size(rank, targets):,} parameters, MoRA with these "

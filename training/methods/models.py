@@ -6,12 +6,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoraForCausalLM, MoraGraphConfig, MoraGraphEncoder
 from modeling_mora.checkpoint_mora import base_fingerprint, resolve_base_revision
 from training.arguments import ModelArguments
 from training.methods.graph_prefix import GraphPrefixForCausalLM, make_projector
-from training.methods.lora import count_trainable, lora_settings
+from training.methods.lora import lora_settings
 
 # The methods whose models take the molecules' graphs.
 READS_GRAPHS = ("mora", "graph_prefix")
@@ -74,9 +75,11 @@ def make_graph_prefix(
     freeze = bool(model_args.freeze_graph_encoder)
     with torch.device("meta"):
         width = AutoConfig.from_pretrained(model_args.base).get_text_config().hidden_size
-        others = count_trainable(make_projector(graph_config.hidden_size, width))
+        others = get_model_param_count(
+            make_projector(graph_config.hidden_size, width), trainable_only=True
+        )
         if not freeze:
-            others += count_trainable(MoraGraphEncoder(graph_config))
+            others += get_model_param_count(MoraGraphEncoder(graph_config), trainable_only=True)
     return GraphPrefixForCausalLM.from_base(
         model_args.base,
         graph_encoder=graph_encoder,
