@@ -322,9 +322,9 @@ def test_a_batch_that_was_answered_in_part_is_asked_as_a_whole(checkpoint: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "kills"), [(1, 5), (2, 2)])
 def test_killed_at_any_moment_it_ends_with_the_same_file(
-    checkpoint: Path, prepared: Path, tmp_path: Path, processes: int
+    checkpoint: Path, prepared: Path, tmp_path: Path, processes: int, kills: int
 ):
     module = ["-m", "eval.benchmark", "--model", checkpoint, "--data", prepared]
     module += ["--batch_size", "1", "--max_new_tokens", "24", "--controls", CONTROLS]
@@ -348,7 +348,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_file(
 
     folder = tmp_path / "killed"
     order = random.Random(0)
-    for _ in range(5):
+    for _ in range(kills):
         process = start(folder)
         enough = answers(folder) + order.randint(1, 12)
         while process.poll() is None and answers(folder) < enough:
