@@ -36,7 +36,8 @@ def test_train_load_score_and_ask(base: str, tmp_path: Path):
     run("training.finetune", recipe, "--output_dir", model, *sizes, *steps)
     run("eval.benchmark", "--model", model, "--output_dir", str(tmp_path / "scores"))
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
-    assert results["rows_scored"] == 6
-    assert (tmp_path / "scores" / "parity.png").stat().st_size > 1000
+    assert results["data"]["rows_scored"] == 6
+    run("eval.report", str(tmp_path / "scores"), "--output_dir", str(tmp_path / "report"))
+    assert "property_prediction_parity" in (tmp_path / "report" / "report.md").read_text()
     answer = run("eval.predict", "--model", model, "--property", "gap", "CCO", "InChI=1S/CH4/h1H4")
     assert "CCO" in answer and "InChI=1S/CH4/h1H4" in answer

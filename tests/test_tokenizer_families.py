@@ -172,10 +172,13 @@ class Scripted:
     def __init__(self, tokens: list[int]):
         self.tokens = torch.tensor([tokens])
 
-    def generate(self, input_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    def generate(
+        self, input_ids: torch.Tensor, return_dict_in_generate: bool = False, **kwargs: object
+    ) -> torch.Tensor | SimpleNamespace:
         self.prompt = input_ids[0].tolist()
         padding = torch.full((1, 3), kwargs["pad_token_id"])
-        return torch.cat([input_ids, self.tokens, padding], dim=1)
+        tokens = torch.cat([input_ids, self.tokens, padding], dim=1)
+        return SimpleNamespace(sequences=tokens) if return_dict_in_generate else tokens
 
 
 class ScriptedPipeline(MoraPipeline):
