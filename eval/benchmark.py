@@ -110,8 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         processor = load_processor(args.model)
         max_new_tokens = answer_budgets(data, rows, processor, args.max_new_tokens)
         model = load_model(args.model)
+        described = describe_model(args.model, model)
         run = {
-            **describe_model(args.model, model),
+            **described,
             "data": data.name,
             "split": args.split,
             "dataset_sha256": fingerprint(rows),
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {
         "schema": SCHEMA,
         "model": args.model,
-        **describe_model(args.model, model),
+        **described,
         "data": {
             "name": data.name,
             "split": args.split,
