@@ -50,7 +50,8 @@ def test_prompt_is_what_generation_starts_from(processor, features):
 def test_batch_is_padded_on_the_left_and_cut_to_the_answers(processor, features):
     batch = MoraCollator(processor)(features)
     longest = len("-0.24610") + 1  # the answer's bytes and the end-of-turn token
-    assert batch["logits_to_keep"] == longest + 1
+    width = batch["input_ids"].shape[1]
+    assert batch["logits_to_keep"].tolist() == list(range(width - longest - 1, width))
     assert batch["labels"].shape == (3, longest + 1)
     assert batch["input_ids"].shape == batch["attention_mask"].shape
     for row, example in enumerate(features):
@@ -81,7 +82,7 @@ def test_loss_is_that_of_the_full_sequence(processor, features, make_model):
     model = make_model()
     batch = MoraCollator(processor)(features)
     full_labels = torch.full_like(batch["input_ids"], -100)
-    full_labels[:, -batch["logits_to_keep"] :] = batch["labels"]
+    full_labels[:, batch["logits_to_keep"]] = batch["labels"]
     cut_loss = model(**batch).loss
     full_loss = model(**{**batch, "labels": full_labels, "logits_to_keep": 0}).loss
     torch.testing.assert_close(cut_loss, full_loss)

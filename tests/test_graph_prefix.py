@@ -172,9 +172,12 @@ def test_beams_and_several_sequences(model, inputs):
     assert torch.equal(found[4:6, width : width + new.shape[1]], new)
 
 
-def test_the_loss_is_on_the_labelled_text(model, inputs):
+@pytest.mark.parametrize("as_positions", [False, True])
+def test_the_loss_is_on_the_labelled_text(model, inputs, as_positions: bool):
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)[:, -4:]
-    output = model(**inputs, labels=labels, logits_to_keep=4)
+    width = inputs["input_ids"].shape[1]
+    kept = torch.arange(width - 4, width) if as_positions else 4
+    output = model(**inputs, labels=labels, logits_to_keep=kept)
     expected = torch.nn.functional.cross_entropy(
         model(**inputs).logits[:, -4:-1].flatten(0, 1), labels[:, 1:].flatten()
     )

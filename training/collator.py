@@ -12,9 +12,9 @@ from training.tokenization import IGNORE_INDEX
 class MoraCollator:
     """Pads text on the left and makes the molecules' graph tensors.
 
-    Only the last `logits_to_keep` positions have labels, so the LM head, which is the largest
-    matrix of a small LLM, runs over those alone: `labels` is cut to them and `logits_to_keep` is
-    handed to the model, whose own loss then works unchanged.
+    Only the last positions have labels, so the LM head, which is the largest matrix of a small LLM,
+    runs over those alone: `labels` is cut to them and `logits_to_keep` is handed to the model,
+    whose own loss then works unchanged.
 
     Args:
         processor: a `MoraProcessor`.
@@ -35,13 +35,13 @@ class MoraCollator:
 
         Returns:
             `input_ids` [B, T], `attention_mask` [B, T], `position_ids` [B, T] (without the padding,
-            as `generate` counts them), `labels` [B, K], `logits_to_keep` = K (int), and the
-            `graph_*` tensors. K is the longest answer plus the position that
-            predicts its first token. A row without a molecule has an all-False atom mask.
+            as `generate` counts them), `labels` [B, K], `logits_to_keep` [K], the last K positions, and
+            the `graph_*` tensors. K is the longest answer plus the position that predicts its
+            first token. A row without a molecule has an all-False atom mask.
         """
         length = max(len(row["input_ids"]) for row in features)
         answer_length = max(count_answer_tokens(row["labels"]) for row in features)
-        logits_to_keep = min(answer_length + 1, length)
+        kept = min(answer_length + 1, length)
 
         input_ids, attention_mask, labels = [], [], []
         for row in features:
@@ -54,8 +54,10 @@ class MoraCollator:
             "input_ids": torch.tensor(input_ids),
             "attention_mask": torch.tensor(attention_mask),
             "position_ids": (torch.tensor(attention_mask).cumsum(-1) - 1).clamp(min=0),
-            "labels": torch.tensor(labels)[:, -logits_to_keep:],
-            "logits_to_keep": logits_to_keep,
+            "labels": torch.tensor(labels)[:, -kept:],
+            # Not as a number: a slice is not contiguous, and torch would then copy the LM head's
+            # matrix for every row in the backward pass.
+            "logits_to_keep": torch.arange(length - kept, length),
         }
         if self.graphs:
             molecules = [row["molecule"] for row in features]

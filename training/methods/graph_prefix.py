@@ -184,7 +184,7 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | torch.Tensor = 0,
         graph_atoms: torch.Tensor | None = None,
         graph_atom_mask: torch.Tensor | None = None,
         graph_bonds: torch.Tensor | None = None,
@@ -199,7 +199,8 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids: [B, T]; counted anew where a prefix comes first.
             inputs_embeds: [B, T, d] in place of `input_ids`.
             labels: [B, K] for the last K positions of the text; the prefix carries no loss.
-            logits_to_keep: number of logits from the end; 0 for all T of the text.
+            logits_to_keep: number of logits from the end, 0 for all T of the text; or positions [K]
+                in the text.
             graph_atoms, …: the molecules, see `MoraGraphEncoder`.
             kwargs: passed on to the base model.
 
@@ -223,12 +224,16 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         embeds, mask = self._put_prefix(inputs_embeds, attention_mask, graph)
+        if isinstance(logits_to_keep, torch.Tensor):
+            logits_to_keep = logits_to_keep + graph_atoms.shape[1]
+        else:
+            logits_to_keep = logits_to_keep or inputs_embeds.shape[1]
         return self.language_model(
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
             labels=labels,
-            logits_to_keep=logits_to_keep or inputs_embeds.shape[1],
+            logits_to_keep=logits_to_keep,
             **kwargs,
         )
 
