@@ -253,14 +253,20 @@ def recipe_flags(path: Path, known: list[str]) -> list[str]:
     Raises:
         ValueError: not a mapping, or an unknown key.
     """
-    flags = []
-    for key, value in read_recipe(path).items():
-        if key == "data":  # for training.prepare
-            continue
+    settings = read_recipe(path)
+    settings.pop("data", None)  # for training.prepare
+    for key in settings:
         if key not in known:
             similar = difflib.get_close_matches(str(key), known, n=1)
             hint = f" Did you mean {similar[0]!r}?" if similar else ""
             raise ValueError(f"{path}: unknown key {key!r}.{hint}")
+    return as_flags(settings)
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    """The command line that says the same as these keys and values of a recipe."""
+    flags = []
+    for key, value in settings.items():
         if value is None:
             continue
         if isinstance(value, dict):

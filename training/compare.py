@@ -1,0 +1,307 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Train several methods on the same data, score each, and put them into one table.
+
+    python -m training.compare training/comparisons/qm9_gap_cpu.yaml
+    python -m training.compare training/comparisons/qm9_gap_cpu.yaml --parallel 2 --arms mora lora
+
+`OUTPUT_DIR/NAME/ARM/seed-N` holds a run: its recipe, model, logs and scores. Interrupted? The same
+command goes on: what is trained or scored is kept, and a training resumes from its checkpoint. At
+the end there is one result file for each run in `eval/results/NAME`, and a page with tables and
+plots in `OUTPUT_DIR/NAME/report`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from transformers.trainer import TRAINER_STATE_NAME
+
+from training.checkpoints import find_checkpoints
+from training.comparison import Comparison, Variant, full_recipe, read_comparison
+from training.loss_curves import compare_curves, draw_curves, read_curve
+
+RECIPE = "recipe.yaml"
+BENCHMARK = "benchmark"
+console = Console()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its scores.
+
+    Attributes:
+        variant: the arm, with what was chosen for it.
+        seed: of the training.
+        folder: of the model.
+        recipe: all settings.
+    """
+
+    variant: Variant
+    seed: int
+    folder: Path
+    recipe: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """As it stands in messages and in the report."""
+        return f"{self.variant.name}/seed-{self.seed}"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training has ended, and not only reached a checkpoint."""
+        return (self.folder / TRAINER_STATE_NAME).exists()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the Trainer says about the whole training."""
+        return json.loads((self.folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+
+    @property
+    def results(self) -> Path:
+        """What eval.benchmark has written, or will write."""
+        return self.folder / BENCHMARK / "results.json"
+
+
+class CommandError(RuntimeError):
+    """A command of a run has failed; the message ends with what it said last."""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.compare")
+    parser.add_argument("comparison", type=Path, metavar="COMPARISON.yaml")
+    parser.add_argument("--arms", nargs="+", help="only these (default: all)")
+    parser.add_argument("--parallel", type=int, default=1, help="so many runs side by side")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--results_dir", type=Path, default=Path("eval/results"))
+    args = parser.parse_args(arguments)
+    if args.parallel < 1:
+        parser.error(f"--parallel {args.parallel}: must be at least 1")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a comparison; returns its exit code: 2 when it cannot start, 1 when a run has failed."""
+    args = parse_arguments(arguments)
+    try:
+        comparison = read_comparison(args.comparison)
+        arms = args.arms or list(comparison.arms)
+        for arm in arms:
+            if arm not in comparison.arms:
+                raise ValueError(f"--arms {arm}: use {', '.join(comparison.arms)}.")
+        folder = args.output_dir / comparison.name
+        runs = {
+            arm: [
+                prepare_run(comparison, variant, seed, folder)
+                for variant in comparison.arms[arm]
+                for seed in comparison.seeds
+            ]
+            for arm in arms
+        }
+    except (OSError, ValueError) as error:
+        print(f"training.compare: error: {error}", file=sys.stderr)
+        return 2
+
+    first_seed = comparison.seeds[0]
+    searched = [
+        run
+        for arm in arms
+        for run in runs[arm]
+        if run.seed == first_seed and len(comparison.arms[arm]) > 1
+    ]
+    failed = run_all(train, searched, args.parallel)
+    chosen = []
+    for arm in arms:
+        candidates = [run for run in runs[arm] if run.seed == first_seed]
+        if any(run in failed for run in candidates):
+            continue
+        best = choose(candidates)
+        chosen += [run for run in runs[arm] if run.variant == best.variant]
+    failed += run_all(lambda run: finish(run, comparison), chosen, args.parallel)
+    done = [run for run in chosen if run not in failed]
+    for run in done:
+        write_result(run, runs[run.variant.arm], comparison, args.results_dir / comparison.name)
+    if done:
+        report(done, comparison, folder / "report")
+    for run in failed:
+        print(f"training.compare: error: {run.name} has failed, see its logs in {run.folder}")
+    return 1 if failed else 0
+
+
+def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Path) -> Run:
+    """The run of one variant and seed; its folder is made and gets its recipe.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    folder = folder / variant.name / f"seed-{seed}"
+    run = Run(variant, seed, folder, full_recipe(comparison, variant, seed, folder))
+    path = folder / RECIPE
+    if path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        keys = [
+            key for key in {**before, **run.recipe} if before.get(key) != run.recipe.get(key)
+        ]
+        if keys:
+            raise ValueError(
+                f"{folder} holds a run with {keys[0]}={before.get(keys[0])!r}, now it is "
+                f"{run.recipe.get(keys[0])!r}: delete that folder, or choose another --output_dir."
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
+    return run
+
+
+def run_all(step: Callable[[Run], None], runs: Sequence[Run], parallel: int) -> list[Run]:
+    """Take a step of all runs, so many at a time; those that fail do not stop the others.
+
+    Args:
+        step: what is done with each.
+        runs: in this order.
+        parallel: how many at a time; the cores are shared among them.
+
+    Returns:
+        The runs that have failed.
+    """
+    threads = max(1, (os.cpu_count() or 1) // parallel)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    failed = []
+    with ThreadPoolExecutor(parallel) as pool:
+        futures = [(run, pool.submit(step, run)) for run in runs]
+        for run, future in futures:
+            try:
+                future.result()
+            except CommandError as error:
+                console.print(f"{run.name}: {error}", style="red", markup=False)
+                failed.append(run)
+    return failed
+
+
+def train(run: Run) -> None:
+    """Train, or go on with a training, unless it is done."""
+    if run.is_trained:
+        console.print(f"{run.name}: trained already", markup=False)
+        return
+    command = ["training.finetune", str(run.folder / RECIPE)]
+    if find_checkpoints(run.folder)[0]:
+        command += ["--resume_from_checkpoint", "true"]
+    call(run, "train", command)
+
+
+def finish(run: Run, comparison: Comparison) -> None:
+    """Train and score, whatever of it is not done."""
+    train(run)
+    command = ["eval.benchmark", "--model", str(run.folder)]
+    command += ["--output_dir", str(run.folder / BENCHMARK)]
+    for key, value in comparison.benchmark.items():
+        values = value if isinstance(value, list) else [value]
+        command += [f"--{key}", *map(str, values)]
+    if run.variant.controls:
+        command += ["--controls", ",".join(run.variant.controls)]
+    call(run, "benchmark", command)
+
+
+def call(run: Run, name: str, command: list[str]) -> None:
+    """Run a module of this checkout; what it prints goes to `NAME.log` in the run's folder.
+
+    Raises:
+        CommandError: it has failed.
+    """
+    log = run.folder / f"{name}.log"
+    console.print(f"{run.name}: {name}, see {log}", markup=False)
+    with log.open("a", encoding="utf-8") as output:
+        code = subprocess.run(
+            [sys.executable, "-m", *command], stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    if code:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise CommandError(f"{name} ended with code {code}: {lines[-1] if lines else ''}")
+
+
+def validation_loss(run: Run) -> float:
+    """The last loss on the validation rows.
+
+    Raises:
+        ValueError: none was logged.
+    """
+    return list(read_curve(run.folder, "eval_loss").values())[-1]
+
+
+def choose(candidates: Sequence[Run]) -> Run:
+    """The candidate with the lowest loss on the validation rows, all of which are printed."""
+    if len(candidates) == 1:
+        return candidates[0]
+    losses = {run.name: validation_loss(run) for run in candidates}
+    best = min(candidates, key=lambda run: losses[run.name])
+    table = Table("searched", "validation loss", title=f"{best.variant.arm}: {best.variant.name}")
+    for name, loss in losses.items():
+        table.add_row(name, f"{loss:.4f}", style="bold" if name == best.name else None)
+    console.print(table)
+    return best
+
+
+def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, folder: Path) -> None:
+    """Copy a run's results to `folder`, with how it was trained."""
+    results = json.loads(run.results.read_text(encoding="utf-8"))
+    history = run.state["log_history"]
+    results["comparison"] = {
+        "name": comparison.name,
+        "tier": comparison.tier,
+        "arm": run.variant.arm,
+        "seed": run.seed,
+        "recipe": run.recipe,
+        "search": {
+            other.variant.name: validation_loss(other)
+            for other in candidates
+            if other.seed == comparison.seeds[0] and other.is_trained
+        },
+        "steps": run.state["global_step"],
+        "train_runtime_s": next(e["train_runtime"] for e in history[::-1] if "train_runtime" in e),
+        "hardware": describe_hardware(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run.variant.name}-seed-{run.seed}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def describe_hardware() -> str:
+    """The accelerator, or processor and number of cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    return f"{os.cpu_count()} cores, {processor}"
+
+
+def report(runs: Sequence[Run], comparison: Comparison, folder: Path) -> None:
+    """Tables and plots of eval.report, and the learning curves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for metric in ("loss", "eval_loss"):
+        curves = {run.name: read_curve(run.folder, metric) for run in runs}
+        draw_curves(curves, metric, f"{comparison.name}: {metric}", folder / f"{metric}.png")
+    console.print(compare_curves(curves))
+    command = ["eval.report", *(str(run.results) for run in runs), "--output_dir", str(folder)]
+    command += ["--title", f"{comparison.name}, tier {comparison.tier}"]
+    subprocess.run([sys.executable, "-m", *command], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
