@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
@@ -107,6 +108,7 @@ def dry_run(
     """
     output_dir = training_args.output_dir
     training_args.push_to_hub = False
+    unset_hf_deepspeed_config()  # ZeRO-3 would cut up the model, which has no values
     with tempfile.TemporaryDirectory() as folder:  # the Trainer makes the folder
         training_args.output_dir = folder
         trainer = make_trainer(model_args, data_args, training_args)
