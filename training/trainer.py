@@ -85,9 +85,9 @@ class MoraTrainer(Trainer):
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
     ) -> tuple[Any, Any]:
-        self.check_start(max_steps)
         if self.args.should_save and self.args.save_strategy != SaveStrategy.NO:
             remove_unfinished(Path(self.args.output_dir))
+        self.check_start(max_steps)
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(
                 max_steps, train_dataloader, resume_from_checkpoint
