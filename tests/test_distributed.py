@@ -24,6 +24,8 @@ from processes import (
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
+from training.checkpoints import state_size
+
 pytestmark = pytest.mark.slow
 
 CONFIGS = ["multi_gpu", "fsdp2"]
@@ -137,6 +139,13 @@ def test_losses_and_gradients_of_one_process(alone: Path, together: Path):
     assert history(together, "grad_norm") == pytest.approx(history(alone, "grad_norm"), rel=1e-4)
 
 
+def test_probed_weights_of_one_process(alone: Path, together: Path):
+    for key in ("mora/weight_diversity", "mora/delta_norm"):
+        values = history(alone, key)
+        assert len(values) == STEPS and values[-1] > 1e-3
+        assert history(together, key) == pytest.approx(values, rel=1e-2)
+
+
 def test_weights_of_one_process(alone: Path, together: Path):
     """AdamW turns the rounding of a gradient near zero into a part of a step, which is 0.001."""
     expected, found = (load_file(folder / "model.safetensors") for folder in (alone, together))
@@ -171,7 +180,10 @@ def test_sizes_of_the_files_of_a_checkpoint(together: Path):
             optimizer.format(0): 1.5 * size,
             optimizer.format(1): 1.5 * size,
         },
-    }[together.name] | {
+    }[together.name]
+    layout = {"multi_gpu": "ddp"}.get(together.name, together.name)
+    assert sum(expected.values()) == state_size(size // 4, size, layout)
+    expected |= {
         "model.safetensors": size,
         "scheduler.pt": 0,
         "rng_state_0.pth": 0,

@@ -143,7 +143,7 @@ def test_a_published_recipe_runs_on_a_tiny_base(tiny_base, checkpoint, save, tmp
     prepare.main([str(path), "--data", str(data), "--output_dir", str(prepared)])
     assert "[C]" in load_prepared(prepared).splits["train"][0]["prompt"]
     encoder = save(checkpoint)
-    settings = {"prepared": prepared, "output_dir": run, "graph_encoder": encoder, "max_steps": 1}
+    settings = {"prepared": prepared, "output_dir": run, "graph_encoder": encoder, "max_steps": 2}
     settings |= {"rank": 2, "layer_stride": 2, "generator_dim": 16, "generator_depth": 1}
     settings |= {"generator_heads": 2}
     finetune.main([str(path), *CPU, *(f"--{key}={value}" for key, value in settings.items())])

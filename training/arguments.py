@@ -26,6 +26,7 @@ NOT_OF_CONFIG = (
     "chat_template",
     "generator_learning_rate",
     "graph_encoder",
+    "dry_run",
 )
 
 LORA_MATCHES = ("rank", "parameters")
@@ -132,6 +133,13 @@ class ModelArguments:
         metadata={
             "help": "A pretrained graph encoder in place of a new one: a folder that "
             "training.pretrain_graph wrote, a Hub id, or MoleculeSTM's molecule_model.pth."
+        },
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Check everything and print the plan: parameters, steps, tokens, memory, disk. "
+            "Nothing is trained, and nothing is written to output_dir."
         },
     )
 

@@ -127,7 +127,7 @@ def check_room(output_dir: Path, needed: int, name: str) -> None:
         needed: size of the checkpoint in bytes.
         name: what the message calls it.
     """
-    if shutil.disk_usage(output_dir).free < needed:
+    if free_space(output_dir) < needed:
         raise disk_full(output_dir, needed, name)
 
 
@@ -139,7 +139,7 @@ def disk_full(output_dir: Path, needed: int, name: str) -> DiskFullError:
         again = "run the same command with `--resume_from_checkpoint true`"
     return DiskFullError(
         f"No room in {str(output_dir)!r} for {name}: it needs about {megabytes(needed)} and "
-        f"{megabytes(shutil.disk_usage(output_dir).free)} are free. Complete and kept: "
+        f"{megabytes(free_space(output_dir))} are free. Complete and kept: "
         f"{', '.join(path.name for path in complete) or 'no checkpoint yet'}. Free some space (a "
         f"lower save_total_limit takes less), then {again}."
     )
@@ -153,8 +153,38 @@ def is_disk_full(error: Exception, folder: Path) -> bool:
     return (
         getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         or "No space left" in str(error)
-        or shutil.disk_usage(folder).free < 1e6
+        or free_space(folder) < 1e6
     )
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def state_size(trained: int, weights: int, layout: str) -> int:
+    """Bytes of what a checkpoint holds beside `model.safetensors` to go on from, with AdamW.
+
+    Optimizers that keep less of each weight than AdamW's two moments take less.
+
+    Args:
+        trained: number of trained values.
+        weights: their size in bytes.
+        layout: `ddp` (also one process), `fsdp2`, or `zero0` to `zero3` for DeepSpeed's stages.
+    """
+    moments = 2 * weights
+    # DeepSpeed's own copy of the weights, and AdamW's two moments.
+    in_float32 = 3 * 4 * trained
+    sizes = {
+        "ddp": moments,
+        "fsdp2": weights + moments,
+        "zero0": weights + moments,
+        "zero1": weights + in_float32,
+        "zero2": weights + in_float32,
+        "zero3": in_float32,
+    }
+    return sizes[layout]
 
 
 def folder_size(folder: Path) -> int:

@@ -11,6 +11,7 @@ Every key of a recipe is also a flag; `--help` lists them all. The model, its pr
 """
 
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
@@ -38,7 +40,9 @@ from training.collator import MoraCollator
 from training.data.prepared import load_prepared
 from training.data.qm9 import load_qm9, qm9_properties
 from training.graph_encoder import load_graph_encoder
-from training.methods.models import READS_GRAPHS, make_model
+from training.guards import GuardError
+from training.methods.models import READS_GRAPHS, make_model, outline_model
+from training.plan import print_plan
 from training.tokenization import tokenize_dataset
 from training.trainer import MoraTrainer
 
@@ -58,8 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"training.finetune: error: {error}")
     try:
-        trainer = finetune(model_args, data_args, training_args)
-    except DiskFullError as error:
+        run = dry_run if model_args.dry_run else finetune
+        trainer = run(model_args, data_args, training_args)
+    except (DiskFullError, GuardError) as error:
         sys.exit(f"training.finetune: error: {error}")
     # A process that ends while the others still talk to it may be aborted.
     trainer.accelerator.wait_for_everyone()
@@ -78,6 +83,50 @@ def finetune(
 
     Returns:
         The Trainer, after training.
+    """
+    trainer = make_trainer(model_args, data_args, training_args)
+    resume = training_args.resume_from_checkpoint
+    if resume == "true":
+        resume, message = choose_checkpoint(Path(training_args.output_dir))
+        if trainer.is_world_process_zero():
+            print(message)
+    trainer.train(resume_from_checkpoint=resume and str(resume))
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        print(f"Saved the model and its processor to {training_args.output_dir}")
+    return trainer
+
+
+def dry_run(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
+) -> Trainer:
+    """Print what `finetune` would do, with all its checks; see there for the arguments.
+
+    Raises:
+        GuardError, DiskFullError, …: what `finetune` raises before its first step.
+    """
+    output_dir = training_args.output_dir
+    training_args.push_to_hub = False
+    unset_hf_deepspeed_config()  # ZeRO-3 would cut up the model, which has no values
+    with tempfile.TemporaryDirectory() as folder:  # the Trainer makes the folder
+        training_args.output_dir = folder
+        trainer = make_trainer(model_args, data_args, training_args)
+    training_args.output_dir = output_dir
+    dataloader = trainer.get_train_dataloader()
+    _, steps_per_epoch, *_, steps = trainer.set_initial_training_values(training_args, dataloader)
+    if trainer.is_world_process_zero():
+        print_plan(trainer, model_args, steps, steps_per_epoch)
+    trainer.check_start(steps)
+    return trainer
+
+
+def make_trainer(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
+) -> MoraTrainer:
+    """The Trainer with its model and data, ready to train; see `finetune` for the arguments.
+
+    With `dry_run` the model has no values.
     """
     graph_encoder = None
     if model_args.graph_encoder is not None:  # first, as the file may be corrupt
@@ -98,7 +147,8 @@ def finetune(
     )
 
     set_seed(training_args.seed)  # the Trainer sets it too, but the fresh weights are drawn here
-    model = make_model(model_args, graph_encoder)
+    make = outline_model if model_args.dry_run else make_model
+    model = make(model_args, graph_encoder)
     print(
         f"method={model_args.method}: {get_model_param_count(model, trainable_only=True):,} of "
         f"{get_model_param_count(model):,} parameters are trained."
@@ -107,7 +157,7 @@ def finetune(
     # The Trainer would drop `molecule`, which is no argument of the model's forward.
     training_args.remove_unused_columns = False
     training_args.dataloader_pin_memory &= torch.accelerator.is_available()
-    trainer = MoraTrainer(
+    return MoraTrainer(
         model=model,
         args=training_args,
         data_collator=MoraCollator(processor, graphs=model_args.method in READS_GRAPHS),
@@ -119,17 +169,6 @@ def finetune(
             model, training_args, model_args.generator_learning_rate
         ),
     )
-    resume = training_args.resume_from_checkpoint
-    if resume == "true":
-        resume, message = choose_checkpoint(Path(training_args.output_dir))
-        if trainer.is_world_process_zero():
-            print(message)
-    trainer.train(resume_from_checkpoint=resume and str(resume))
-    trainer.save_model()
-    trainer.save_state()
-    if trainer.is_world_process_zero():
-        print(f"Saved the model and its processor to {training_args.output_dir}")
-    return trainer
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ and writes a checkpoint under its final name from the first byte on.
 """
 
 import json
+import logging
+import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,10 @@ from accelerate.utils import save_fsdp_optimizer
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, rotate_checkpoints
 
 from modeling_mora.sharding_mora import whole_tensor
@@ -32,7 +35,14 @@ from training.checkpoints import (
     folder_size,
     is_disk_full,
     remove_unfinished,
+    state_size,
 )
+from training.guards import FiniteGuard, check_batches, check_schedule
+from training.weight_probe import make_probe
+
+logger = logging.getLogger(__name__)
+# Its buffers, and its weights if they are frozen, are saved with what is trained.
+ENCODER = "graph_encoder."
 
 
 class MoraTrainer(Trainer):
@@ -56,6 +66,9 @@ class MoraTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._knows_its_state = hasattr(self.model, "whole_state_dict")
         self._has_frozen = any(is_frozen(parameter) for parameter in self.model.parameters())
+        self.guard = FiniteGuard(getattr(self.processing_class, "tokenizer", None))
+        datasets = [data for data in (self.eval_dataset, self.train_dataset) if data is not None]
+        self.probe = make_probe(self.model, datasets, self.processing_class)
         casts_all = self.is_deepspeed_enabled or self.is_fsdp_enabled
         if self._knows_its_state and casts_all and (self.args.bf16 or self.args.fp16):
             raise ValueError(
@@ -74,7 +87,7 @@ class MoraTrainer(Trainer):
     ) -> tuple[Any, Any]:
         if self.args.should_save and self.args.save_strategy != SaveStrategy.NO:
             remove_unfinished(Path(self.args.output_dir))
-            check_room(Path(self.args.output_dir), self._checkpoint_size(), "the next checkpoint")
+        self.check_start(max_steps)
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(
                 max_steps, train_dataloader, resume_from_checkpoint
@@ -87,12 +100,120 @@ class MoraTrainer(Trainer):
             self._load_scaler(resume_from_checkpoint)
         return prepared
 
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple:
+        """The Trainer's numbers of steps and examples, where there is a batch."""
+        check_batches(args, len(dataloader))
+        return super().set_initial_training_values(args, dataloader)
+
+    def check_start(self, steps: int) -> None:
+        """The checks of a run of so many steps before the first; nothing is written or deleted.
+
+        Raises:
+            GuardError: it would learn nothing.
+            DiskFullError: no room for the next checkpoint.
+        """
+        warning = check_schedule(self.args, steps)
+        if warning is not None and self.is_world_process_zero():
+            logger.warning(warning)
+        if self.args.should_save and self.args.save_strategy != SaveStrategy.NO:
+            check_room(Path(self.args.output_dir), self._checkpoint_size(), "the next checkpoint")
+
+    def _move_model_to_device(self, model: torch.nn.Module, device: torch.device) -> None:
+        if not next(model.parameters()).is_meta:  # as in a dry run
+            super()._move_model_to_device(model, device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The Trainer's loss; in training, `FiniteGuard` takes note of it."""
+        if return_outputs:
+            return super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss = super().compute_loss(model, inputs, **kwargs)
+        return self.guard.watch(loss, inputs, self.state.global_step)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        """The Trainer's clipping in two parts, as it turns all gradients into NaN if one is."""
+        if self.is_deepspeed_enabled:
+            return super()._clip_grad_norm(model)
+        self.accelerator.unscale_gradients()
+        parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in parameters])
+        self._stop_unless_finite(norm, model.named_parameters())
+        limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else math.inf
+        clip_grads_with_norm_(parameters, limit, norm)
+        return norm
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        if not self.is_deepspeed_enabled:
+            return self._clip_grad_norm(model) if grad_norm is None else grad_norm
+        # DeepSpeed has taken the step by now, or left it out where the norm is not finite.
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None:
+            self._stop_unless_finite(norm)
+        return norm
+
+    def _stop_unless_finite(self, norm: Any, parameters: Any = ()) -> None:
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if math.isfinite(norm):
+            return
+        if self.is_deepspeed_enabled and self.model_wrapped.fp16_enabled():
+            return  # It lowers its scale, and stops by itself when it cannot.
+        scaler = self.accelerator.scaler
+        if scaler is not None and scaler.get_scale() >= 1:
+            return  # Too high a scale is found so. It leaves the step out and halves the scale.
+        number_format = f"weights of the LLM in {self.model.dtype}, mixed precision: "
+        number_format += self.accelerator.mixed_precision
+        raise self.guard.error(norm, parameters, self._learning_rates(), number_format)
+
+    def _learning_rates(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's log; beside the training loss with what `WeightProbe` measures."""
+        if self.probe is not None and "loss" in logs:
+            values = self.probe.measure()
+            logs |= values
+            if self.state.global_step > self.args.get_warmup_steps(self.state.max_steps):
+                rates = self._learning_rates()
+                for warning in self.probe.warnings(values, self.state.global_step, rates):
+                    if self.is_world_process_zero():
+                        logger.warning(warning)
+        super().log(logs, start_time)
+
     def _checkpoint_size(self) -> int:
-        """Bytes of the next checkpoint: as the last one, or 12 for each trained parameter."""
+        """Bytes of the next checkpoint: as the last one, or as planned."""
         complete, _ = find_checkpoints(Path(self.args.output_dir))
         if complete:
             return folder_size(complete[-1])
-        return 12 * get_model_param_count(self.model, trainable_only=True)
+        return sum(self.checkpoint_sizes().values())
+
+    def checkpoint_sizes(self) -> dict[str, int]:
+        """Bytes of a checkpoint's parts: `model`, `other files` and `state` of the training."""
+        saved = {  # tied weights have two names
+            tensor: n_bytes(tensor)
+            for name, tensor in self.model.state_dict(keep_vars=True).items()
+            if tensor.requires_grad or name.startswith(ENCODER)
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(folder, state_dict={})
+            sizes = {"model": sum(saved.values()), "other files": folder_size(Path(folder))}
+        return sizes | {"state": self.state_size(self._layout())}
+
+    def state_size(self, layout: str) -> int:
+        """Bytes of what a checkpoint holds beside the model to go on from, see `state_size`."""
+        if self.args.save_only_model:
+            return 0
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return state_size(sum(map(n_values, trained)), sum(map(n_bytes, trained)), layout)
+
+    def _layout(self) -> str:
+        if self.is_deepspeed_enabled:
+            return f"zero{self.accelerator.state.deepspeed_plugin.zero_stage}"
+        return "fsdp2" if self.is_fsdp_enabled else "ddp"
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         run_dir = Path(self._get_output_dir(trial))
@@ -186,6 +307,16 @@ class MoraTrainer(Trainer):
             self._load_from_checkpoint(self.state.best_model_checkpoint)
         else:
             super()._load_best_model()
+
+
+def n_values(tensor: torch.Tensor) -> int:
+    """Numbers in a tensor; of a parameter that ZeRO-3 has cut up, of all its parts."""
+    return getattr(tensor, "ds_numel", tensor.numel())
+
+
+def n_bytes(tensor: torch.Tensor) -> int:
+    """Size of a tensor, see `n_values`."""
+    return n_values(tensor) * tensor.element_size()
 
 
 def is_frozen(tensor: torch.Tensor) -> bool:

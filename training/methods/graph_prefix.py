@@ -156,10 +156,10 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
         check_base_fingerprint(model)
         if config.base_fingerprint is None and has_comparable_weights(model):
             config.base_fingerprint = base_fingerprint(language_model)
-        model._add_adapter()
+        model.add_lora()
         return model
 
-    def _add_adapter(self) -> None:
+    def add_lora(self) -> None:
         """Freeze the base and put LoRA on it; all that is trained is float32, on its device."""
         self.language_model.requires_grad_(False)
         self.language_model.add_adapter(
