@@ -273,6 +273,8 @@ def recipe_flags(path: Path, known: list[str]) -> list[str]:
             continue
         if isinstance(value, dict):
             value = json.dumps(value)
+        if key == "report_to" and isinstance(value, list):  # the parser takes one value there
+            value = ",".join(value)
         values = value if isinstance(value, list) else [value]
         # `--key=value` for a single one, since argparse takes a lone negative value for a flag.
         if len(values) == 1:
@@ -382,7 +384,8 @@ def check_monitors(data_args: DataArguments, training_args: TrainingArguments) -
     """Make sure that what is to watch the run is there, and that the best score is the best.
 
     Args:
-        training_args: `greater_is_better` is set to False where the best model has the least error.
+        training_args: `report_to` is split at commas, and `greater_is_better` is set to False where
+            the best model is the one with the least error.
 
     Raises:
         ValueError: names the key or the package that is missing.
@@ -398,11 +401,13 @@ def check_monitors(data_args: DataArguments, training_args: TrainingArguments) -
     best = (training_args.metric_for_best_model or "").removeprefix("eval_")
     if best.split("_")[0] == "mae":
         training_args.greater_is_better = False
+    names = [name for entry in training_args.report_to for name in entry.split(",")]
     try:
-        for reporter in get_reporting_integration_callbacks(training_args.report_to):
+        for reporter in get_reporting_integration_callbacks(names):
             reporter()
     except (ImportError, RuntimeError, ValueError) as error:
-        raise ValueError(f"report_to={','.join(training_args.report_to)}: {error}") from error
+        raise ValueError(f"report_to={','.join(names)}: {error}") from error
+    training_args.report_to = names
 
 
 def check_prepared(data_args: DataArguments, training_args: TrainingArguments) -> None:

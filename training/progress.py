@@ -19,7 +19,7 @@ SHOWN = {
     "generator_learning_rate": ("generator lr", "{:.1e}"),
     "grad_norm": ("grad norm", "{:.3g}"),
     "tokens_per_second": ("tokens/s", "{:,.0f}"),
-    "molecules_per_second": ("molecules/s", "{:,.0f}"),
+    "molecules_per_second": ("molecules/s", "{:,.1f}"),
     "mfu": ("MFU", "{:.1%}"),
     "eval_read": ("read", "{:.0%}"),
     "eval_exact_match": ("exact match", "{:.1%}"),

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from training.progress import is_score
 
 FILE = "training_curves.png"
-COLUMNS = 3
+# Scores that are shares, shown from nothing to all.
+SHARES = ("read", "exact match", "accuracy", "same text")
 # From this many points on, a noisy curve is drawn pale, with its running mean over it.
 SMOOTHED_FROM = 40
 
@@ -31,8 +32,8 @@ def draw_training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> 
     panels = choose_panels(read_curves(history))
     if not panels:
         return
-    rows = math.ceil(len(panels) / COLUMNS)
-    columns = min(COLUMNS, len(panels))
+    columns = min(len(panels), 3 if len(panels) <= 6 else 4)
+    rows = math.ceil(len(panels) / columns)
     # Not through pyplot, so that no display is needed and the caller's backend stays as it is.
     figure = Figure(figsize=(4.4 * columns, 3.2 * rows), layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -96,6 +97,11 @@ def draw_panel(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
             values = running_mean(values, len(values) // 20)
         marker = "o" if len(values) < SMOOTHED_FROM else None
         axes.plot(steps, values, color=color, label=label or None, marker=marker, markersize=3)
+    if title.removeprefix("validation: ") in SHARES:
+        axes.set_ylim(-0.04, 1.04)
+    elif title == "MFU" or title.endswith("per second"):
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    axes.ticklabel_format(axis="y", scilimits=(-3, 5))
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     if len(curves) > 1:
