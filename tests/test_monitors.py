@@ -232,7 +232,12 @@ def test_nothing_is_reported_by_default(recipe: Path):  # noqa: F811
     settings = json.loads(recipe.read_text())
     del settings["report_to"]
     recipe.write_text(json.dumps(settings))
-    assert parse_arguments([str(recipe)])[2].report_to == []
+    training_args = parse_arguments([str(recipe)])[2]
+    assert training_args.report_to == []
+    # None would make a Space of a run with trackio when the model is pushed.
+    assert training_args.trackio_static_space_id is False
+    change(recipe, trackio_static_space_id="me/runs")
+    assert parse_arguments([str(recipe)])[2].trackio_static_space_id == "me/runs"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trackio") is None, reason="needs trackio")

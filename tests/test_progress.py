@@ -94,17 +94,18 @@ class Terminal(io.StringIO):
 
 
 def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    """Of a run that is gone on with behind step 40."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     callback = ReadableProgress()
     arguments = SimpleNamespace(disable_tqdm=False)
-    callback.on_train_begin(arguments, state_at(0), None)
-    for step, logs in [(1, {"loss": 1.0}), (2, {"eval_loss": 2.0, "eval_mae": 0.5})]:
+    callback.on_train_begin(arguments, state_at(40), None)
+    for step, logs in [(41, {"loss": 1.0}), (42, {"eval_loss": 2.0, "eval_mae": 0.5})]:
         callback.on_step_end(arguments, state_at(step), None)
         callback.on_log(arguments, state_at(step), None, logs=logs)
     callback.training_bar.refresh()
     assert "loss 1.0000  validation loss 2.0000  mae 0.5" in terminal.getvalue()
-    assert "2/100" in terminal.getvalue()
+    assert "42/100" in terminal.getvalue()
 
 
 @pytest.mark.usefixtures("small_qm9")

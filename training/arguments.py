@@ -384,8 +384,8 @@ def check_monitors(data_args: DataArguments, training_args: TrainingArguments) -
     """Make sure that what is to watch the run is there, and that the best score is the best.
 
     Args:
-        training_args: `report_to` is split at commas, and `greater_is_better` is set to False where
-            the best model is the one with the least error.
+        training_args: `report_to` is split at commas, `trackio_static_space_id` is set to False
+            unless it is given, and `greater_is_better` where the best model has the least error.
 
     Raises:
         ValueError: names the key or the package that is missing.
@@ -408,6 +408,9 @@ def check_monitors(data_args: DataArguments, training_args: TrainingArguments) -
     except (ImportError, RuntimeError, ValueError) as error:
         raise ValueError(f"report_to={','.join(names)}: {error}") from error
     training_args.report_to = names
+    # Otherwise transformers makes a Space of a run with trackio whenever the model is pushed.
+    if getattr(training_args, "trackio_static_space_id", None) is None:
+        training_args.trackio_static_space_id = False
 
 
 def check_prepared(data_args: DataArguments, training_args: TrainingArguments) -> None:
