@@ -232,10 +232,12 @@ class PropertyPrediction(Task):
 
     def __post_init__(self):
         super().__post_init__()
-        # From a processor's file they come as plain dicts.
-        for name, value in self.properties.items():
-            if isinstance(value, dict):
-                self.properties[name] = Property(**value)
+        # From a processor's file they come as plain dicts, which stay there as they are.
+        properties = {
+            name: Property(**value) if isinstance(value, dict) else value
+            for name, value in self.properties.items()
+        }
+        object.__setattr__(self, "properties", properties)
 
     def question(self, molecule: str, property: str, phrasing: int = 0) -> str:
         """Return the text of the user turn.

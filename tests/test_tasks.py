@@ -238,6 +238,7 @@ def test_settings_travel_with_the_processor(processor, tmp_path):
     saved.save_pretrained(tmp_path)
     loaded = MoraProcessor.from_pretrained(tmp_path)
     assert loaded.task("property_prediction") == task
+    loaded.save_pretrained(tmp_path / "again")  # asking for a task has left its settings plain
     assert loaded.task("retrosynthesis") == get_task("retrosynthesis")
     assert json.loads((tmp_path / "processor_config.json").read_text())["tasks"].keys() == {
         "property_prediction"

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from transformers import AutoConfig, HfArgumentParser, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from training.base_model import WHEEL_BASES
 from training.checkpoints import choose_checkpoint, is_complete
@@ -190,6 +191,13 @@ class DataArguments:
             "prepared data, or 256."
         },
     )
+    score_rows: int = field(
+        default=0,
+        metadata={
+            "help": "Validation questions that are answered and scored at each evaluation, beside "
+            "the loss; 0 for none."
+        },
+    )
 
     @staticmethod
     def qm9_keys() -> tuple[str, ...]:
@@ -279,6 +287,8 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
             continue
         if isinstance(value, dict):
             value = json.dumps(value)
+        if key == "report_to" and isinstance(value, list):  # the parser takes one value there
+            value = ",".join(value)
         values = value if isinstance(value, list) else [value]
         # `--key=value` for a single one, since argparse takes a lone negative value for a flag.
         if len(values) == 1:
@@ -362,6 +372,7 @@ def check_arguments(
             f"max_steps={training_args.max_steps}, num_train_epochs="
             f"{training_args.num_train_epochs}: nothing to train. Set one of them above 0."
         )
+    check_monitors(data_args, training_args)
     if data_args.prepared is not None:
         check_prepared(data_args, training_args)
     elif training_args.eval_strategy != "no" and data_args.validation_molecules == 0:
@@ -381,6 +392,39 @@ def check_arguments(
             raise ValueError("graph_encoder has its own graph_config: give only one of them.")
         check_graph_encoder(model_args.graph_encoder)
     check_output_dir(training_args)
+
+
+def check_monitors(data_args: DataArguments, training_args: TrainingArguments) -> None:
+    """Make sure that what is to watch the run is there, and that the best score is the best.
+
+    Args:
+        training_args: `report_to` is split at commas, `trackio_static_space_id` is set to False
+            unless it is given, and `greater_is_better` where the best model has the least error.
+
+    Raises:
+        ValueError: names the key or the package that is missing.
+    """
+    if data_args.score_rows < 0:
+        raise ValueError(f"score_rows={data_args.score_rows}: give a number of rows, or 0.")
+    if data_args.score_rows > 0 and training_args.eval_strategy == "no":
+        raise ValueError(
+            f"score_rows={data_args.score_rows} rows are scored at each evaluation, of which "
+            "eval_strategy=no has none: give eval_strategy: steps and eval_steps."
+        )
+    # The Trainer takes what does not end in `loss` for better when greater.
+    best = (training_args.metric_for_best_model or "").removeprefix("eval_")
+    if best.split("_")[0] == "mae":
+        training_args.greater_is_better = False
+    names = [name for entry in training_args.report_to for name in entry.split(",")]
+    try:
+        for reporter in get_reporting_integration_callbacks(names):
+            reporter()
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise ValueError(f"report_to={','.join(names)}: {error}") from error
+    training_args.report_to = names
+    # Otherwise transformers makes a Space of a run with trackio whenever the model is pushed.
+    if getattr(training_args, "trackio_static_space_id", None) is None:
+        training_args.trackio_static_space_id = False
 
 
 def check_prepared(data_args: DataArguments, training_args: TrainingArguments) -> None:

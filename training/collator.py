@@ -34,9 +34,9 @@ class MoraCollator:
                 starting with -100 on the prompt) and `molecule` (str, or None for text alone).
 
         Returns:
-            `input_ids` [B, T], `attention_mask` [B, T], `position_ids` [B, T] (without the padding,
-            as `generate` counts them), `labels` [B, K], `logits_to_keep` [K], the last K positions, and
-            the `graph_*` tensors. K is the longest answer plus the position that predicts its
+            `input_ids` [B, T], `attention_mask` [B, T], `position_ids` [B, T] (without padding,
+            as `generate` counts them), `labels` [B, K], `logits_to_keep` [K], the last K positions,
+            and the `graph_*` tensors. K is the longest answer plus the position that predicts its
             first token. A row without a molecule has an all-False atom mask.
         """
         length = max(len(row["input_ids"]) for row in features)

@@ -152,9 +152,7 @@ def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Pat
     path = folder / RECIPE
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        keys = [
-            key for key in {**before, **run.recipe} if before.get(key) != run.recipe.get(key)
-        ]
+        keys = [key for key in {**before, **run.recipe} if before.get(key) != run.recipe.get(key)]
         if keys:
             raise ValueError(
                 f"{folder} holds a run with {keys[0]}={before.get(keys[0])!r}, now it is "

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a comparison file says: a recipe, arms that differ from it, seeds, and how to score.
 
-    recipe: training/recipes/qm9_comparison.yaml
-    tier: cpu
-    seeds: [0]
-    arms:
-      mora: {core_dim: 128, controls: [shuffled_molecule]}
-      lora: {method: lora, search: {learning_rate: [5.0e-4, 1.0e-3, 2.0e-3]}}
-    benchmark: {split: test}
+recipe: training/recipes/qm9_comparison.yaml
+tier: cpu
+seeds: [0]
+arms:
+  mora: {core_dim: 128, controls: [shuffled_molecule]}
+  lora: {method: lora, search: {learning_rate: [5.0e-4, 1.0e-3, 2.0e-3]}}
+benchmark: {split: test}
 """
 
 import contextlib

@@ -20,6 +20,8 @@ import torch
 from datasets import DatasetDict
 from transformers import (
     AutoTokenizer,
+    PrinterCallback,
+    ProgressCallback,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -43,8 +45,11 @@ from training.graph_encoder import load_graph_encoder
 from training.guards import GuardError
 from training.methods.models import READS_GRAPHS, make_model, outline_model
 from training.plan import print_plan
+from training.progress import ReadableProgress
+from training.scoring import AnswerScorer, choose_rows
 from training.tokenization import tokenize_dataset
 from training.trainer import MoraTrainer
+from training.training_curves import draw_training_curves
 
 DEFAULT_MAX_LENGTH = 256
 # From graph to weights in MoRA, and to embeddings in the graph prefix.
@@ -85,12 +90,18 @@ def finetune(
         The Trainer, after training.
     """
     trainer = make_trainer(model_args, data_args, training_args)
+    trainer.pop_callback(PrinterCallback if training_args.disable_tqdm else ProgressCallback)
+    trainer.add_callback(ReadableProgress())
     resume = training_args.resume_from_checkpoint
     if resume == "true":
         resume, message = choose_checkpoint(Path(training_args.output_dir))
         if trainer.is_world_process_zero():
             print(message)
-    trainer.train(resume_from_checkpoint=resume and str(resume))
+    try:
+        trainer.train(resume_from_checkpoint=resume and str(resume))
+    finally:  # also of a run that a guard or Ctrl-C has stopped
+        if trainer.is_world_process_zero():
+            draw_training_curves(trainer.state.log_history, Path(training_args.output_dir))
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -139,6 +150,7 @@ def make_trainer(
         tokenizer=tokenizer,
         tasks=data.tasks,
     )
+    scorer = make_scorer(model_args, data_args, training_args, data, processor)
     train_dataset, validation_dataset = (
         tokenize_dataset(data.splits[split], processor.tokenizer, data.max_length)
         if split in data.splits
@@ -165,10 +177,40 @@ def make_trainer(
         eval_dataset=validation_dataset if len(validation_dataset) > 0 else None,
         processing_class=processor,
         data_settings=data.settings,
+        scorer=scorer,
         optimizer_cls_and_kwargs=optimizer_with_two_rates(
             model, training_args, model_args.generator_learning_rate
         ),
     )
+
+
+def make_scorer(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+    data: "TrainingData",
+    processor: MoraProcessor,
+) -> AnswerScorer | None:
+    """What answers and scores `score_rows` of the validation questions.
+
+    Raises:
+        ValueError: `metric_for_best_model` is no score of them.
+    """
+    scorer = None
+    if data_args.score_rows > 0:
+        scorer = AnswerScorer(
+            choose_rows(data.splits["validation"], data_args.score_rows),
+            processor,
+            graphs=model_args.method in READS_GRAPHS,
+            batch_size=training_args.per_device_eval_batch_size,
+            folder=Path(training_args.output_dir),
+        )
+    best = training_args.metric_for_best_model
+    known = ["eval_loss", *(scorer.metrics if scorer is not None else [])]
+    if best is not None and f"eval_{best.removeprefix('eval_')}" not in known:
+        hint = "" if scorer is not None else ", and with score_rows above 0 scores of answers"
+        raise ValueError(f"metric_for_best_model={best}: there is {', '.join(known)}{hint}.")
+    return scorer
 
 
 @dataclass(frozen=True)
@@ -252,7 +294,9 @@ def optimizer_with_two_rates(
             group = groups.setdefault(key, {"params": [], "lr": rate, "weight_decay": decay})
             group["params"].append(parameter)
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(training_args, model)
-    return optimizer_class, {**options, "params": list(groups.values())}
+    # The adapter first, as the Trainer logs the rate of the first group.
+    ordered = [groups[key] for key in sorted(groups)]
+    return optimizer_class, {**options, "params": ordered}
 
 
 if __name__ == "__main__":

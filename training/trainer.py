@@ -21,9 +21,17 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import Trainer
-from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+from transformers.integrations.deepspeed import (
+    deepspeed_load_checkpoint,
+    is_deepspeed_zero3_enabled,
+)
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, rotate_checkpoints
+from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
+    EvalLoopOutput,
+    SaveStrategy,
+    rotate_checkpoints,
+)
 
 from modeling_mora.sharding_mora import whole_tensor
 from training.checkpoints import (
@@ -38,6 +46,8 @@ from training.checkpoints import (
     state_size,
 )
 from training.guards import FiniteGuard, check_batches, check_schedule
+from training.monitors import SpeedMeter
+from training.scoring import AnswerScorer
 from training.weight_probe import make_probe
 
 logger = logging.getLogger(__name__)
@@ -54,16 +64,28 @@ class MoraTrainer(Trainer):
     Args:
         data_settings: the content of `data.json`, which says in every checkpoint what the model was
             trained on.
+        scorer: answers and scores some questions in each evaluation.
         args, kwargs: those of the Trainer.
 
     Raises:
-        ValueError: bf16 or fp16 where it would not leave the weight generator in float32; or FSDP1.
+        ValueError: bf16 or fp16 where it would not leave the weight generator in float32; FSDP1; or
+            a scorer where weights are cut up.
     """
 
-    def __init__(self, *args: Any, data_settings: dict[str, Any], **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        data_settings: dict[str, Any],
+        scorer: AnswerScorer | None = None,
+        **kwargs: Any,
+    ):
         self.data_settings = data_settings
+        self.scorer = scorer
         self._is_saving = False
         super().__init__(*args, **kwargs)
+        self.speed = SpeedMeter(self.model)
+        self.add_callback(self.speed)
+        self._last_rate = 0.0
         self._knows_its_state = hasattr(self.model, "whole_state_dict")
         self._has_frozen = any(is_frozen(parameter) for parameter in self.model.parameters())
         self.guard = FiniteGuard(getattr(self.processing_class, "tokenizer", None))
@@ -81,6 +103,45 @@ class MoraTrainer(Trainer):
                 "fsdp_version=1 joins frozen and trained weights: set fsdp_version: 2, as in "
                 "training/configs/accelerate/fsdp2.yaml."
             )
+        if scorer is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+            raise ValueError(
+                "score_rows needs whole weights in each process, which ZeRO-3 and FSDP2 cut up: "
+                "leave it out, and score checkpoints with eval.benchmark."
+            )
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Count a batch that was learned from; the Trainer's own takes all weights for trained."""
+        return self.speed.add(inputs)
+
+    def _get_learning_rate(self) -> float:
+        # Here, before the schedule goes on to the next step.
+        self._last_rate = self.optimizer.param_groups[-1]["lr"]
+        return super()._get_learning_rate()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; beside a training loss the second learning rate, speed and the weights' probe."""
+        if "loss" in logs:
+            if self._last_rate != logs["learning_rate"]:
+                logs["generator_learning_rate"] = self._last_rate
+            logs |= self.speed.rates(
+                self.state.total_flos, self.args.world_size, self.accelerator.reduce
+            )
+            if self.probe is not None:
+                logs |= self._probe_weights()
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, which does not count as time of training."""
+        with self.speed.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """The Trainer's own, and the scores of some answers beside the loss."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.scorer is not None and kwargs.get("metric_key_prefix") == "eval":
+            scores = self.scorer.score(self.model, self.state.global_step, self.accelerator)
+            output.metrics.update(scores)
+        return output
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
@@ -172,17 +233,16 @@ class MoraTrainer(Trainer):
     def _learning_rates(self) -> list[float]:
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The Trainer's log; beside the training loss with what `WeightProbe` measures."""
-        if self.probe is not None and "loss" in logs:
+    def _probe_weights(self) -> dict[str, float]:
+        """What `WeightProbe` measures; its warnings are given after the warmup."""
+        with self.speed.paused():
             values = self.probe.measure()
-            logs |= values
-            if self.state.global_step > self.args.get_warmup_steps(self.state.max_steps):
-                rates = self._learning_rates()
-                for warning in self.probe.warnings(values, self.state.global_step, rates):
-                    if self.is_world_process_zero():
-                        logger.warning(warning)
-        super().log(logs, start_time)
+        if self.state.global_step > self.args.get_warmup_steps(self.state.max_steps):
+            rates = self._learning_rates()
+            for warning in self.probe.warnings(values, self.state.global_step, rates):
+                if self.is_world_process_zero():
+                    logger.warning(warning)
+        return values
 
     def _checkpoint_size(self) -> int:
         """Bytes of the next checkpoint: as the last one, or as planned."""
@@ -216,6 +276,10 @@ class MoraTrainer(Trainer):
         return "fsdp2" if self.is_fsdp_enabled else "ddp"
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        with self.speed.paused():
+            self._save_whole_checkpoint(model, trial)
+
+    def _save_whole_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         run_dir = Path(self._get_output_dir(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         unfinished, finished = run_dir / UNFINISHED / name, run_dir / name
