@@ -1,0 +1,74 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Comparison files: what they mean, and what is refused before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training.compare import prepare_run
+from training.comparison import full_recipe, read_comparison
+
+CONTENT = {
+    "tier": "cpu",
+    "seeds": [0, 1],
+    "arms": {
+        "mora": {"core_dim": 32, "controls": ["shuffled_molecule"]},
+        "lora": {"method": "lora", "search": {"learning_rate": [0.001, 0.002]}},
+    },
+    "benchmark": {"split": "test"},
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"base": "smollm2", "rank": 16, "core_dim": 16}))
+    path = folder / "gaps.yaml"
+    path.write_text(yaml.safe_dump({"recipe": str(recipe)} | CONTENT | changes))
+    return path
+
+
+def test_arms_and_searches(tmp_path: Path):
+    comparison = read_comparison(write(tmp_path))
+    assert comparison.name == "gaps"
+    assert [variant.name for variant in comparison.arms["lora"]] == [
+        "lora@learning_rate=0.001",
+        "lora@learning_rate=0.002",
+    ]
+    (mora,) = comparison.arms["mora"]
+    assert mora.controls == ("shuffled_molecule",)
+    recipe = full_recipe(comparison, mora, 1, tmp_path / "run")
+    assert recipe["core_dim"] == 32 and recipe["rank"] == 16 and recipe["seed"] == 1
+    assert "controls" not in recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, r"seeds=\[\]"),
+        ({"seeds": [1, 1]}, "different"),
+        ({"arms": {}}, "arms="),
+        ({"arms": {"a/b": {}}}, "becomes a folder"),
+        ({"arms": {"mora": {"seed": 3}}}, "each run has its own"),
+        ({"arms": {"mora": {"rnak": 3}}}, "rnak"),
+        ({"arms": {"lora": {"method": "lora", "core_dim": 8}}}, "core_dim=8 means nothing"),
+        ({"arms": {"mora": {"rank": 8, "search": {"rank": [4, 8]}}}}, "set and searched"),
+        ({"arms": {"mora": {"search": {"rank": 4}}}}, "KEY:"),
+        ({"benchmark": {"splt": "test"}}, "splt"),
+        ({"teir": "gpu"}, "teir"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        read_comparison(write(tmp_path, **changes))
+
+
+def test_a_folder_with_other_settings_is_refused(tmp_path: Path):
+    comparison = read_comparison(write(tmp_path))
+    (mora,) = comparison.arms["mora"]
+    prepare_run(comparison, mora, 0, tmp_path / "runs")
+    prepare_run(comparison, mora, 0, tmp_path / "runs")
+    changed = read_comparison(write(tmp_path, arms={"mora": {"core_dim": 64}}))
+    with pytest.raises(ValueError, match="core_dim=32, now it is 64"):
+        prepare_run(changed, changed.arms["mora"][0], 0, tmp_path / "runs")
