@@ -112,6 +112,7 @@ def test_dropping_what_is_in_another_split(tmp_path: Path):
             (FORWARD, f"{acid}.{alcohol}", "h", ester),
             (FORWARD, "CN", "i", "CNC"),
             (QA, None, "e", "1"),
+            (QA, None, "e", "2"),
         )
     }
     retro = {"test": with_ids((RETRO, ester, "j", f"{alcohol}.{acid}"))}
@@ -131,11 +132,12 @@ def test_dropping_what_is_in_another_split(tmp_path: Path):
         ("qa", "row-1", "molecule is in validation too"),
         ("fwd", "row-0", "reaction is in test too"),
         ("fwd", "row-1", "molecule is in validation too"),
+        ("fwd", "row-2", "question and answer is in validation too"),
     }
-    left = {
-        name: [one[name] for one in kept if name in one] for name in ("train", "validation", "test")
+    joined = {
+        name: concatenate_datasets([one[name] for one in kept if name in one])
+        for name in ("train", "validation", "test")
     }
-    joined = {name: concatenate_datasets(sets) for name, sets in left.items()}
     assert not any(leak.shared for leak in find_leaks(joined, tasks))
 
 
