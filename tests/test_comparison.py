@@ -43,6 +43,14 @@ def test_arms_and_searches(tmp_path: Path):
     assert "controls" not in recipe
 
 
+def test_settings_of_all_arms(tmp_path: Path):
+    """They win over the recipe, and what means nothing to an arm's method is set aside."""
+    comparison = read_comparison(write(tmp_path, settings={"rank": 4, "core_dim": 8}))
+    for arm, core_dim in {"mora": 32, "lora": 8}.items():
+        recipe = full_recipe(comparison, comparison.arms[arm][0], 0, tmp_path / "run")
+        assert (recipe["rank"], recipe["core_dim"]) == (4, core_dim)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -57,6 +65,9 @@ def test_arms_and_searches(tmp_path: Path):
         ({"arms": {"mora": {"search": {"rank": 4}}}}, "KEY:"),
         ({"benchmark": {"splt": "test"}}, "splt"),
         ({"teir": "gpu"}, "teir"),
+        ({"settings": {"seed": 1}}, "each run's own"),
+        ({"settings": {"rnak": 1}}, "rnak"),
+        ({"settings": {"learning_rate": 0}}, "learning_rate=0"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict, message: str):

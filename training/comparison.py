@@ -4,6 +4,7 @@
 
 recipe: training/recipes/qm9_comparison.yaml
 tier: cpu
+settings: {properties: [homo, lumo, gap]}
 seeds: [0]
 arms:
   mora: {core_dim: 128, controls: [shuffled_molecule]}
@@ -15,6 +16,7 @@ import contextlib
 import io
 import itertools
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ import yaml
 
 from training.arguments import as_flags, parse_arguments, read_recipe
 
-KEYS = ("recipe", "tier", "seeds", "arms", "benchmark")
+KEYS = ("recipe", "tier", "settings", "seeds", "arms", "benchmark")
 # Keys of an arm that are no keys of a recipe.
 OF_ARM = ("search", "controls")
 # What each run has of its own.
@@ -57,7 +59,7 @@ class Comparison:
     Attributes:
         name: the file's name without its ending.
         tier: on what hardware it is meant to run, such as `cpu`; stands beside each result.
-        recipe: what all arms have in common.
+        recipe: what all arms have in common, the file's own `settings` over those of its recipe.
         seeds: an arm is trained once with each; a search uses the first.
         arms: variants by arm; more than one where something is searched.
         benchmark: flags of `eval.benchmark`.
@@ -69,6 +71,16 @@ class Comparison:
     seeds: tuple[int, ...]
     arms: Mapping[str, tuple[Variant, ...]]
     benchmark: Mapping[str, Any]
+
+    def variants_of(self, arm: str) -> tuple[Variant, ...]:
+        """Those of an arm.
+
+        Raises:
+            ValueError: there is no such arm.
+        """
+        if arm not in self.arms:
+            raise ValueError(f"--arms {arm}: use {', '.join(self.arms)}.")
+        return self.arms[arm]
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -95,11 +107,16 @@ def read_comparison(path: Path) -> Comparison:
         raise ValueError(f"{path}: arms={content['arms']!r}: give a mapping, NAME: {{SETTINGS}}.")
     benchmark = content.get("benchmark") or {}
     _check_keys(f"{path}: benchmark", benchmark, BENCHMARK_KEYS)
-    recipe_path = Path(content["recipe"])
+    settings = content.get("settings") or {}
+    if not isinstance(settings, dict) or not settings.keys().isdisjoint(OF_RUN):
+        raise ValueError(
+            f"{path}: settings={settings!r}: give a mapping of a recipe's keys to values; "
+            f"{', '.join(OF_RUN)} are each run's own."
+        )
     comparison = Comparison(
         name=path.stem,
         tier=str(content["tier"]),
-        recipe=read_recipe(recipe_path),
+        recipe=read_recipe(Path(content["recipe"])) | settings,
         seeds=tuple(seeds),
         arms={
             name: _variants(f"{path}: arms.{name}", str(name), settings or {})
@@ -107,9 +124,12 @@ def read_comparison(path: Path) -> Comparison:
         },
         benchmark=benchmark,
     )
-    for variants in comparison.arms.values():
-        for variant in variants:
-            _check_settings(f"{path}: arms.{variant.name}", recipe_path, variant)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / f"{path.stem}.yaml"
+        recipe.write_text(yaml.safe_dump(comparison.recipe), encoding="utf-8")
+        for variants in comparison.arms.values():
+            for variant in variants:
+                _check_settings(f"{path}: arms.{variant.name}", recipe, variant)
     return comparison
 
 
