@@ -22,7 +22,8 @@ from typing import Any
 
 import yaml
 
-from training.arguments import as_flags, parse_arguments, read_recipe
+from training.arguments import parse_arguments
+from training.recipe_files import as_flags, read_recipe
 
 KEYS = ("recipe", "tier", "seeds", "arms", "benchmark")
 # Keys of an arm that are no keys of a recipe.

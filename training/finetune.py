@@ -30,12 +30,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
-from training.arguments import (
-    DataArguments,
-    ModelArguments,
-    check_base,
-    parse_arguments,
-)
+from training.argument_checks import check_base
+from training.arguments import DataArguments, ModelArguments, parse_arguments
 from training.base_model import resolve_base
 from training.checkpoints import DiskFullError, choose_checkpoint
 from training.collator import MoraCollator
