@@ -6,13 +6,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accelerate.utils import parse_flag_from_env
 from transformers import AutoConfig, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations import (
+    get_reporting_integration_callbacks,
+    is_deepspeed_zero3_enabled,
+)
 
+from modeling_mora.tasks_mora import get_task
 from training.base_model import WHEEL_BASES
 from training.checkpoints import choose_checkpoint, is_complete
 from training.data.prepared import read_info
 from training.graph_encoder import check_graph_encoder
+from training.scoring import possible_scores
 
 if TYPE_CHECKING:  # `training.arguments` imports this file
     from training.arguments import DataArguments, ModelArguments
@@ -112,6 +118,7 @@ def check_arguments(
         raise ValueError(
             f"eval_strategy={training_args.eval_strategy.value} needs validation_molecules above 0."
         )
+    check_best_metric(data_args, training_args)
     if model_args.graph_config is not None:
         try:
             json.loads(model_args.graph_config)
@@ -157,14 +164,15 @@ def check_amounts(training_args: TrainingArguments, **others: float | None) -> N
 
 
 def check_monitors(data_args: "DataArguments", training_args: TrainingArguments) -> None:
-    """Make sure that what is to watch the run is there, and that the best score is the best.
+    """Make sure that what is to watch the run can do so, and that the best score is the best.
 
     Args:
         training_args: `report_to` is split at commas, `trackio_static_space_id` is set to False
             unless it is given, and `greater_is_better` where the best model has the least error.
 
     Raises:
-        ValueError: names the key or the package that is missing.
+        ValueError: names the key or the package that is missing, or says that answers cannot be
+            scored where weights are cut up.
     """
     if data_args.score_rows < 0:
         raise ValueError(f"score_rows={data_args.score_rows}: give a number of rows, or 0.")
@@ -172,6 +180,15 @@ def check_monitors(data_args: "DataArguments", training_args: TrainingArguments)
         raise ValueError(
             f"score_rows={data_args.score_rows} rows are scored at each evaluation, of which "
             "eval_strategy=no has none: give eval_strategy: steps and eval_steps."
+        )
+    if data_args.score_rows > 0 and (
+        is_deepspeed_zero3_enabled()
+        or training_args.fsdp
+        or parse_flag_from_env("ACCELERATE_USE_FSDP")
+    ):
+        raise ValueError(
+            f"score_rows={data_args.score_rows} needs whole weights in each process, which ZeRO-3 "
+            "and FSDP2 cut up: leave it out, and score checkpoints with eval.benchmark."
         )
     # The Trainer takes what does not end in `loss` for better when greater.
     best = (training_args.metric_for_best_model or "").removeprefix("eval_")
@@ -208,6 +225,38 @@ def check_prepared(data_args: "DataArguments", training_args: TrainingArguments)
             f"eval_strategy={training_args.eval_strategy.value} needs a validation split, but "
             f"{data_args.prepared!r} has only {', '.join(rows)}."
         )
+
+
+def check_best_metric(data_args: "DataArguments", training_args: TrainingArguments) -> None:
+    """Make sure that the evaluations log what the best model is chosen by.
+
+    Which scores the rows have that are chosen for `score_rows` is not known yet, only their tasks.
+
+    Raises:
+        ValueError: names the metric and those there are.
+    """
+    best = training_args.metric_for_best_model
+    if best is None:
+        return
+    if training_args.eval_strategy == "no":
+        raise ValueError(
+            f"metric_for_best_model={best} is of an evaluation, of which eval_strategy=no has "
+            "none: give eval_strategy: steps and eval_steps, or leave it out."
+        )
+    tasks = {"property_prediction": {}}  # QM9's, in one unit
+    if data_args.prepared is not None:
+        tasks = read_info(data_args.prepared)["tasks"]
+    scores = possible_scores(get_task(name, **settings) for name, settings in tasks.items())
+    metric = f"eval_{best.removeprefix('eval_')}"
+    if data_args.score_rows == 0 and metric in scores:
+        raise ValueError(
+            f"metric_for_best_model={best} is a score of answers, of which score_rows=0 gives "
+            "none: say how many, such as score_rows: 32, or use eval_loss."
+        )
+    known = ["eval_loss", *(scores if data_args.score_rows > 0 else [])]
+    if metric not in known:
+        hint = "" if data_args.score_rows > 0 else f", and with score_rows {', '.join(scores)}"
+        raise ValueError(f"metric_for_best_model={best}: there is {', '.join(known)}{hint}.")
 
 
 def check_output_dir(training_args: TrainingArguments) -> None:
