@@ -23,7 +23,8 @@ CONTENT = {
 
 def write(folder: Path, **changes: object) -> Path:
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"base": "smollm2", "rank": 16, "core_dim": 16}))
+    settings = {"base": "smollm2", "rank": 16, "core_dim": 16, "eval_strategy": "epoch"}
+    recipe.write_text(yaml.safe_dump(settings))
     path = folder / "gaps.yaml"
     path.write_text(yaml.safe_dump({"recipe": str(recipe)} | CONTENT | changes))
     return path
@@ -63,6 +64,8 @@ def test_settings_of_all_arms(tmp_path: Path):
         ({"arms": {"lora": {"method": "lora", "core_dim": 8}}}, "core_dim=8 means nothing"),
         ({"arms": {"mora": {"rank": 8, "search": {"rank": [4, 8]}}}}, "set and searched"),
         ({"arms": {"mora": {"search": {"rank": 4}}}}, "KEY:"),
+        ({"arms": {"mora": {"eval_strategy": "no"}}}, "mora: eval_strategy=no, but arms are"),
+        ({"arms": {"mora": {"search": {"base": ["smollm2", "me/llm"]}}}}, "no value may hold a sl"),
         ({"benchmark": {"splt": "test"}}, "splt"),
         ({"teir": "gpu"}, "teir"),
         ({"settings": {"seed": 1}}, "each run's own"),

@@ -24,7 +24,8 @@ from typing import Any
 
 import yaml
 
-from training.arguments import as_flags, parse_arguments, read_recipe
+from training.arguments import parse_arguments
+from training.recipe_files import as_flags, read_recipe
 
 KEYS = ("recipe", "tier", "settings", "seeds", "arms", "benchmark")
 # Keys of an arm that are no keys of a recipe.
@@ -160,6 +161,11 @@ def _variants(where: str, arm: str, settings: Mapping[str, Any]) -> tuple[Varian
     for values in itertools.product(*search.values()):
         chosen = dict(zip(search, values, strict=True))
         name = "@".join([arm, *(f"{key}={value}" for key, value in chosen.items())])
+        if "/" in name:
+            raise ValueError(
+                f"{where}.search: {name!r} becomes a folder, so no value may hold a slash: make an "
+                "arm for each."
+            )
         controls = tuple(settings.get("controls") or ())
         variants.append(Variant(arm, name, common | chosen, controls))
     return tuple(variants)
@@ -182,8 +188,15 @@ def _check_settings(where: str, recipe: Path, variant: Variant) -> None:
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             flags = as_flags(variant.settings)
-            parse_arguments([str(recipe), "--output_dir", "not-made-yet", *flags])
+            *_, training_args = parse_arguments(
+                [str(recipe), "--output_dir", "not-made-yet", *flags]
+            )
     except SystemExit as error:  # argparse: a value of the wrong type, an unknown key
         raise ValueError(f"{where}: {output.getvalue().strip().splitlines()[-1]}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    if training_args.eval_strategy == "no":
+        raise ValueError(
+            f"{where}: eval_strategy=no, but arms are chosen and compared by their loss on the "
+            "validation rows: give eval_strategy: steps and eval_steps in the recipe."
+        )

@@ -30,12 +30,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
-from training.arguments import (
-    DataArguments,
-    ModelArguments,
-    check_base,
-    parse_arguments,
-)
+from training.argument_checks import check_base
+from training.arguments import DataArguments, ModelArguments, parse_arguments
 from training.base_model import resolve_base
 from training.checkpoints import DiskFullError, choose_checkpoint
 from training.collator import MoraCollator
@@ -194,22 +190,24 @@ def make_scorer(
     """What answers and scores `score_rows` of the validation questions.
 
     Raises:
-        ValueError: `metric_for_best_model` is no score of them.
+        ValueError: `metric_for_best_model` is a score of their tasks, but not of these rows.
     """
-    scorer = None
-    if data_args.score_rows > 0:
-        scorer = AnswerScorer(
-            choose_rows(data.splits["validation"], data_args.score_rows),
-            processor,
-            graphs=model_args.method in READS_GRAPHS,
-            batch_size=training_args.per_device_eval_batch_size,
-            folder=Path(training_args.output_dir),
-        )
+    if data_args.score_rows == 0:
+        return None
+    scorer = AnswerScorer(
+        choose_rows(data.splits["validation"], data_args.score_rows),
+        processor,
+        graphs=model_args.method in READS_GRAPHS,
+        batch_size=training_args.per_device_eval_batch_size,
+        folder=Path(training_args.output_dir),
+    )
     best = training_args.metric_for_best_model
-    known = ["eval_loss", *(scorer.metrics if scorer is not None else [])]
+    known = ["eval_loss", *scorer.metrics]
     if best is not None and f"eval_{best.removeprefix('eval_')}" not in known:
-        hint = "" if scorer is not None else ", and with score_rows above 0 scores of answers"
-        raise ValueError(f"metric_for_best_model={best}: there is {', '.join(known)}{hint}.")
+        raise ValueError(
+            f"metric_for_best_model={best}: the {len(scorer.rows)} validation rows that are scored "
+            f"have {', '.join(known)}. Use one of them, or more score_rows."
+        )
     return scorer
 
 
