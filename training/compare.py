@@ -99,14 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         comparison = read_comparison(args.comparison)
         arms = args.arms or list(comparison.arms)
-        for arm in arms:
-            if arm not in comparison.arms:
-                raise ValueError(f"--arms {arm}: use {', '.join(comparison.arms)}.")
         folder = args.output_dir / comparison.name
         runs = {
             arm: [
                 prepare_run(comparison, variant, seed, folder)
-                for variant in comparison.arms[arm]
+                for variant in comparison.variants_of(arm)
                 for seed in comparison.seeds
             ]
             for arm in arms
