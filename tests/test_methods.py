@@ -17,9 +17,9 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from eval.generation import answer_batch, generate_answers, load_model, load_processor, method_of
 from modeling_mora import MoraConfig, MoraForCausalLM
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.targets_mora import find_targets
 from training.arguments import ModelArguments, parse_arguments
-from training.base_model import resolve_base
 from training.finetune import finetune, main, optimizer_with_two_rates
 from training.methods.lora import lora_size, nearest_rank
 from training.methods.models import make_model

@@ -15,11 +15,11 @@ from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 from transformers import LlamaConfig, pipeline
 
 from modeling_mora import MoraConfig, MoraForCausalLM, MoraGraphEncoder, MoraProcessor
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.configuration_mora import PAPER_SETTINGS
 from modeling_mora.tasks_mora import TASKS
 from training import finetune, prepare
 from training.arguments import parse_arguments
-from training.base_model import resolve_base
 from training.data.prepared import load_prepared
 from training.data.settings import SHARED_KEYS, read_settings
 

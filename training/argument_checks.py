@@ -13,8 +13,8 @@ from transformers.integrations import (
     is_deepspeed_zero3_enabled,
 )
 
+from modeling_mora.base_models_mora import WHEEL_BASES, resolve_base
 from modeling_mora.tasks_mora import get_task
-from training.base_model import WHEEL_BASES
 from training.checkpoints import choose_checkpoint, is_complete
 from training.data.prepared import read_info
 from training.graph_encoder import check_graph_encoder
@@ -285,13 +285,13 @@ def check_base(base: str) -> None:
     """Read the configuration of the base LLM, to see early that the base is there.
 
     Args:
-        base: a local folder or a Hub id.
+        base: a short name, a local folder or a Hub id.
 
     Raises:
         ValueError: no such base.
     """
     try:
-        AutoConfig.from_pretrained(base)
+        AutoConfig.from_pretrained(resolve_base(base))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"base={base!r} is neither a short name ({', '.join(WHEEL_BASES)}), a local folder "

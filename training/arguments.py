@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from modeling_mora.base_models_mora import resolve_base
 from training.argument_checks import check_arguments, check_method
 from training.recipe_files import read_recipe, recipe_flags
 
@@ -111,6 +112,11 @@ class ModelArguments:
             "Nothing is trained, and nothing is written to output_dir."
         },
     )
+
+    @property
+    def base_path(self) -> str:
+        """Folder or Hub id of the base LLM."""
+        return resolve_base(self.base)
 
     def mora_settings(self) -> dict[str, Any]:
         """The keyword arguments of `MoraConfig` that were given."""

@@ -32,7 +32,6 @@ from transformers.trainer_pt_utils import get_model_param_count
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
 from training.argument_checks import check_base
 from training.arguments import DataArguments, ModelArguments, parse_arguments
-from training.base_model import resolve_base
 from training.checkpoints import DiskFullError, choose_checkpoint
 from training.collator import MoraCollator
 from training.data.prepared import load_prepared
@@ -58,7 +57,6 @@ def main(arguments: list[str] | None = None) -> None:
         model_args, data_args, training_args = parse_arguments(
             sys.argv[1:] if arguments is None else arguments
         )
-        model_args.base = resolve_base(model_args.base)
         check_base(model_args.base)
     except (ValueError, OSError) as error:
         sys.exit(f"training.finetune: error: {error}")
@@ -78,7 +76,7 @@ def finetune(
     """Fine-tune by one method and save the model to `training_args.output_dir`.
 
     Args:
-        model_args: `base` is a folder or a Hub id here, no longer the short name `smollm2`.
+        model_args: the method, the base LLM and the settings of the model.
         data_args: the questions to learn from.
         training_args: the Trainer's own settings.
 
@@ -139,7 +137,7 @@ def make_trainer(
     if model_args.graph_encoder is not None:  # first, as the file may be corrupt
         graph_encoder = load_graph_encoder(model_args.graph_encoder)
     data = load_data(data_args)
-    tokenizer = AutoTokenizer.from_pretrained(model_args.base)
+    tokenizer = AutoTokenizer.from_pretrained(model_args.base_path)
     tokenizer.chat_template = model_args.chat_template or tokenizer.chat_template
     processor = MoraProcessor(
         feature_extractor=MoleculeFeatureExtractor(max_atoms=data.max_atoms),

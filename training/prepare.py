@@ -27,8 +27,8 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 from modeling_mora import MoleculeFeatureExtractor
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.tasks_mora import get_task
-from training.base_model import resolve_base
 from training.data.build import ROW_NUMBER, build_examples
 from training.data.example_report import example_table
 from training.data.leakage import Leak, check_leaks, drop_leaks, find_leaks, leak_table

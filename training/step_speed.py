@@ -25,7 +25,6 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from training.arguments import parse_arguments as parse_recipe
-from training.base_model import resolve_base
 from training.comparison import Comparison, Variant, full_recipe, read_comparison
 from training.finetune import make_trainer
 
@@ -74,7 +73,6 @@ def make_step(comparison: Comparison, variant: Variant) -> Callable[[], None]:
         settings = full_recipe(comparison, variant, comparison.seeds[0], Path(folder) / "run")
         recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
         model_args, data_args, training_args = parse_recipe([str(recipe)])
-        model_args.base = resolve_base(model_args.base)
         trainer = make_trainer(model_args, data_args, training_args)
         trainer.create_optimizer()
     model = trainer.model.train()

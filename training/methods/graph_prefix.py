@@ -22,6 +22,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.checkpoint_mora import (
     HUB_KWARGS,
     base_fingerprint,
@@ -87,7 +88,7 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
         """Make a new, untrained model around a pretrained decoder LLM.
 
         Args:
-            base_name_or_path: Hub id or folder of the LLM.
+            base_name_or_path: Hub id or folder of the LLM, or a name of `WHEEL_BASES`.
             revision: branch, tag or commit of the LLM on the Hub.
             graph_encoder: a pretrained encoder, whose configuration and weights are copied.
             graph_config: settings of a new encoder.
@@ -148,7 +149,9 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
     def _around_base(cls, config: GraphPrefixConfig, **kwargs: Any) -> "GraphPrefixForCausalLM":
         """Load the LLM and put a fresh adapter around it."""
         language_model = AutoModelForCausalLM.from_pretrained(
-            config.base_model_name_or_path, revision=config.base_revision or "main", **kwargs
+            resolve_base(config.base_model_name_or_path),
+            revision=config.base_revision or "main",
+            **kwargs,
         )
         cast_zero3_parameters(language_model, language_model.config.dtype)
         model = cls(config, language_model)

@@ -31,7 +31,7 @@ def lora_settings(
     Raises:
         ValueError: the settings choose no modules, or modules that LoRA cannot adapt.
     """
-    text_config = AutoConfig.from_pretrained(model_args.base)
+    text_config = AutoConfig.from_pretrained(model_args.base_path)
     settings = model_args.mora_settings()
     if graph_encoder is not None:
         settings["graph_config"] = graph_encoder.config
