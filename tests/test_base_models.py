@@ -165,7 +165,9 @@ def test_a_checkpoint_names_the_base_by_its_short_name(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """So that it finds the base on a machine whose cache lies elsewhere."""
-    monkeypatch.setitem(base_model.WHEEL_BASES, "tiny", base_model.WheelBase("tiny-folder", {}))
+    monkeypatch.setitem(
+        base_model.WHEEL_BASES, "tiny", base_model.WheelBase("tiny-folder", "org/tiny", {})
+    )
     for cache in ("one", "two"):
         shutil.copytree(tiny_base, tmp_path / cache / "tiny-folder")
     monkeypatch.setenv("MORA_CACHE", str(tmp_path / "one"))
