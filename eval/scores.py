@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -145,7 +146,12 @@ def print_scores(entries: Sequence[Mapping], policy: str, console: Console) -> N
     for (_, source, asked), alike in group_by(entries, "task", "source", "property").items():
         ours = alike[0]
         title = f"{source} {asked or ours['task']}, policy: {policy}, n = {ours['n']}"
-        table = Table(title=title + (f", in {ours['unit']}" if ours["unit"] else ""))
+        # With lines between them, the columns of all controls are too wide for 80 characters.
+        table = Table(
+            title=title + (f", in {ours['unit']}" if ours["unit"] else ""),
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
         for heading in ("", "model", "95% interval"):
             table.add_column(heading)
         for other in alike[1:]:
