@@ -198,6 +198,13 @@ class DataArguments:
             "the loss; 0 for none."
         },
     )
+    hide_string: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training questions, from 0 to 1, that do not hold the molecule's "
+            "string, so that only the graph says what it is; `seed` draws them."
+        },
+    )
 
     @staticmethod
     def qm9_keys() -> tuple[str, ...]:
@@ -254,7 +261,7 @@ def parse_arguments(
             f"{recipe} has a data section, but `prepared` does not say where its data are: run "
             f"`python -m training.prepare {recipe} --output_dir DIR` and add `--prepared DIR`."
         )
-    check_method(model_args, flags)
+    check_method(model_args, data_args, flags)
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args
 
@@ -310,7 +317,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return recipe
 
 
-def check_method(model_args: ModelArguments, flags: list[str]) -> None:
+def check_method(model_args: ModelArguments, data_args: DataArguments, flags: list[str]) -> None:
     """Refuse flags that mean nothing to the method, and set such keys of a recipe aside.
 
     One recipe serves all methods that are compared, so it may say more than one of them uses; a
@@ -318,6 +325,7 @@ def check_method(model_args: ModelArguments, flags: list[str]) -> None:
 
     Args:
         model_args: those keys are put back to their defaults.
+        data_args: so is `hide_string`, for a method that reads no graphs.
         flags: the command line behind the recipe.
 
     Raises:
@@ -330,17 +338,19 @@ def check_method(model_args: ModelArguments, flags: list[str]) -> None:
             f"lora_match={model_args.lora_match!r}: use one of {', '.join(LORA_MATCHES)}."
         )
     given = {flag[2:].partition("=")[0].replace("-", "_") for flag in flags}
-    unused = model_args.unused()
-    for name in unused:
+    unused = dict.fromkeys(model_args.unused(), model_args)
+    if data_args.hide_string != 0 and "graph_encoder" in UNUSED[model_args.method]:
+        unused["hide_string"] = data_args
+    for name, of in unused.items():
         if name in given:
             raise ValueError(
-                f"{name}={getattr(model_args, name)} means nothing to method={model_args.method}: "
-                "leave it out."
+                f"{name}={getattr(of, name)} means nothing to method={model_args.method}: leave it "
+                "out."
             )
     if unused:
         print(f"Of the recipe, method={model_args.method} does not use {', '.join(unused)}.")
-    for name in unused:
-        setattr(model_args, name, getattr(ModelArguments(), name))
+    for name, of in unused.items():
+        setattr(of, name, getattr(type(of)(), name))
 
 
 def check_arguments(
@@ -365,6 +375,8 @@ def check_arguments(
     for key, value in positive.items():
         if value is not None and not value > 0:
             raise ValueError(f"{key}={value}: give a number above 0.")
+    if not 0 <= data_args.hide_string <= 1:
+        raise ValueError(f"hide_string={data_args.hide_string}: give a share from 0 to 1.")
     if training_args.max_steps == 0 or (
         training_args.max_steps < 0 and not training_args.num_train_epochs > 0
     ):
