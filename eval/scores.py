@@ -56,7 +56,7 @@ def score_records(
     scores = {}
     for name in task.metrics:
         metric = METRICS[name]
-        rows = metric.score_rows(**_arguments(name, records, task, tokenizer), policy=policy)
+        rows = metric.score_rows(**metric_arguments(name, records, task, tokenizer), policy=policy)
         scores |= scores_with_intervals(rows, metric.aggregate, seed)
     return scores
 
@@ -122,6 +122,28 @@ def predict_mean(records: Sequence[Mapping], training: Iterable[Mapping]) -> lis
     ]
 
 
+def metric_arguments(
+    metric: str, records: Sequence[Mapping], task: Task, tokenizer: str
+) -> dict[str, Any]:
+    """The arguments of a metric's `score_rows`, but the policy."""
+    references = [record["reference"] for record in records]
+    texts = [record["text"] for record in records]
+    if metric == "property_regression":
+        # A text that was cut off may end in half a number.
+        texts = [record["text"] if record["finished"] else None for record in records]
+        unit = unit_of(task, records[0]["property"])
+        return {"predictions": texts, "references": [*map(float, references)], "unit": unit}
+    if metric == "property_roc_auc":
+        return {
+            "predictions": [record["p_yes"] for record in records],
+            "references": [int(task.parse(reference)) for reference in references],
+            "labels": [record["property"] for record in records],
+        }
+    if metric == "caption_overlap":
+        return {"predictions": texts, "references": references, "tokenizer": tokenizer}
+    return {"predictions": texts, "references": references, "notation": task.notation}
+
+
 def group_by(records: Iterable[Mapping], *keys: str) -> dict[tuple, list[Mapping]]:
     """Records by the values of these keys, in the order in which they come."""
     groups: dict[tuple, list[Mapping]] = {}
@@ -174,28 +196,6 @@ def show_interval(score: Mapping[str, float | int | None]) -> str:
     if score.get("low") is None:
         return ""
     return f"{show_value(score['low'])} to {show_value(score['high'])}"
-
-
-def _arguments(
-    metric: str, records: Sequence[Mapping], task: Task, tokenizer: str
-) -> dict[str, Any]:
-    """The arguments of a metric's `score_rows`, but the policy."""
-    references = [record["reference"] for record in records]
-    texts = [record["text"] for record in records]
-    if metric == "property_regression":
-        # A text that was cut off may end in half a number.
-        texts = [record["text"] if record["finished"] else None for record in records]
-        unit = unit_of(task, records[0]["property"])
-        return {"predictions": texts, "references": [*map(float, references)], "unit": unit}
-    if metric == "property_roc_auc":
-        return {
-            "predictions": [record["p_yes"] for record in records],
-            "references": [int(task.parse(reference)) for reference in references],
-            "labels": [record["property"] for record in records],
-        }
-    if metric == "caption_overlap":
-        return {"predictions": texts, "references": references, "tokenizer": tokenizer}
-    return {"predictions": texts, "references": references, "notation": task.notation}
 
 
 def _are_alike(task: Task, by_property: Mapping[tuple, Any]) -> bool:
