@@ -67,7 +67,7 @@ setup: $(READY)  ## make .venv with everything that the other targets need
 
 quickstart: $(READY)  ## fine-tune SmolLM2 on HOMO-LUMO gaps, score it, ask it about MOLECULES="CCO ..."
 	@$(VENV)/bin/python -c "$$CHECK_MOLECULES"
-	$(RUN) training.base_model
+	$(RUN) modeling_mora.base_models_mora
 	$(RUN) training.finetune training/recipes/qm9_quickstart.yaml --output_dir $(QUICKSTART) $(RESUME)
 	$(RUN) eval.benchmark --model $(QUICKSTART) --output_dir $(QUICKSTART)/eval --controls base_model
 	$(RUN) eval.report $(QUICKSTART)/eval --output_dir $(QUICKSTART)/report

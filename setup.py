@@ -9,7 +9,7 @@ from setuptools import setup
 EXTRAS = {
     # python -m training.…
     "train": [
-        "accelerate>=1.1",
+        "accelerate>=1.6",
         "datasets>=4",
         "deepspeed>=0.17 ; platform_system == 'Linux'",
         "filelock>=3.12",
@@ -65,7 +65,7 @@ setup(
         "rdkit>=2023.9",
         "safetensors>=0.8",
         "selfies>=2.1",
-        "torch>=2.4",
+        "torch>=2.6",
         "tqdm>=4.60",
         "transformers>=5.17,<6",
     ],

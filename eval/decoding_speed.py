@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM
 
 from eval.generation import load_model, load_processor, require_mora
+from modeling_mora.base_models_mora import resolve_base
 
 MOLECULE = "CC(=O)Oc1ccccc1C(=O)O"
 QUESTION = f"What is the HOMO-LUMO gap of {MOLECULE} in hartree?"
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_mora(args.model)
         processor, model = load_processor(args.model), load_model(args.model)
-        base_name = model.config.base_model_name_or_path
+        base_name = resolve_base(model.config.base_model_name_or_path)
         base = AutoModelForCausalLM.from_pretrained(base_name, revision=model.config.base_revision)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from eval.published_results import Entry
 from eval.report_tables import Row, Section, section_rows, table_columns
 
 DIFFERS = "not comparable in"
+WIDEST_NAME, NARROWEST_NAME = 34, 12
 _STYLES = {"model": "bold", "control": "", "mean": "bold", "published": "italic"}
 
 
@@ -40,7 +41,12 @@ def _fitting(
         count = len(rest)
         while count > 1 and _width(make_table(title, rows, rest[:count])) > console.width:
             count -= 1
-        tables.append(make_table(title, rows, rest[:count]))
+        table = make_table(title, rows, rest[:count])
+        too_wide = _width(table) - console.width
+        if too_wide > 0:  # rich would shrink all columns, numbers too
+            width = max(NARROWEST_NAME, table.columns[0].width - too_wide)
+            table = make_table(title, rows, rest[:count], width)
+        tables.append(table)
         rest = rest[count:]
         title = ""
     return tables
@@ -51,7 +57,9 @@ def _width(table: Table) -> int:
     return sum(column.width + 1 for column in table.columns) + len(table.columns) + 1
 
 
-def make_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
+def make_table(
+    title: str, rows: Sequence[Row], columns: Sequence[str], name_width: int = WIDEST_NAME
+) -> Table:
     """A table of some columns of a section.
 
     All columns have a fixed width: left to itself, rich breaks numbers to make a table fit.
@@ -60,6 +68,7 @@ def make_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table
         title: above the table; empty for none.
         rows: its lines.
         columns: names of scores, and `DIFFERS`.
+        name_width: at which the models' names are folded.
     """
     table = Table(
         title=Text(title, style="bold") if title else None,
@@ -70,7 +79,7 @@ def make_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table
     names = [("  ↳ " if row.kind == "control" else "") + row.name for row in rows]
     # Title, cells, where they stand, and the width at which names are folded.
     contents = [
-        ("model", names, "left", 34),
+        ("model", names, "left", name_width),
         ("method", [row.method for row in rows], "left", 20),
         ("property", [row.property for row in rows], "left", 20),
         ("n", [row.n for row in rows], "right", 20),

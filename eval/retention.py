@@ -40,6 +40,7 @@ from transformers import (
 )
 
 from eval.generation import generate_answers, load_model, load_processor
+from modeling_mora.base_models_mora import resolve_base
 
 DEFAULT_TEXT = Path(__file__).with_name("retention.txt")
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
@@ -195,7 +196,9 @@ def load_base(config: PreTrainedConfig) -> PreTrainedModel:
             "so its logits have another shape than those of the base model"
         )
     base = AutoModelForCausalLM.from_pretrained(
-        config.base_model_name_or_path, revision=config.base_revision, dtype=config.dtype
+        resolve_base(config.base_model_name_or_path),
+        revision=config.base_revision,
+        dtype=config.dtype,
     )
     return base.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from .base_models_mora import resolve_base
 from .configuration_mora import MoraConfig
 from .sharding_mora import whole_tensor
 
@@ -83,7 +84,7 @@ def check_base_fingerprint(model: PreTrainedModel) -> None:
 def load_base_config(name_or_path: str, revision: str | None, **kwargs: Any) -> PreTrainedConfig:
     """Load the configuration of a base model; a missing base is one clear error."""
     try:
-        return AutoConfig.from_pretrained(name_or_path, revision=revision, **kwargs)
+        return AutoConfig.from_pretrained(resolve_base(name_or_path), revision=revision, **kwargs)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OSError(
@@ -110,8 +111,8 @@ def check_base_config(base_config: PreTrainedConfig, config: MoraConfig) -> None
 
 
 def resolve_base_revision(name_or_path: str, revision: str | None, **kwargs: Any) -> str | None:
-    """Commit hash on the Hub of the base; None for a local folder."""
-    if os.path.isdir(name_or_path):
+    """Commit hash on the Hub of the base; None for a local folder or a base from a wheel."""
+    if os.path.isdir(resolve_base(name_or_path)):
         return None
     config_file = cached_file(name_or_path, "config.json", revision=revision, **kwargs)
     return extract_commit_hash(config_file, None) or revision

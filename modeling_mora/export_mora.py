@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from .base_models_mora import resolve_base
 from .checkpoint_mora import drop_base_keys
 from .feature_extraction_mora import MoleculeFeatureExtractor
 from .modeling_mora import MoraForCausalLM
@@ -155,7 +156,7 @@ def lora_config(model: MoraForCausalLM) -> LoraConfig:
         layers_to_transform=layers,
         # GPT-2's Conv1D keeps its weight as [d_in, d_out].
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in adapted),
-        base_model_name_or_path=model.config.base_model_name_or_path,
+        base_model_name_or_path=resolve_base(model.config.base_model_name_or_path),
         revision=model.config.base_revision,
         inference_mode=True,
     )

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.integrations import is_fsdp_enabled
 
+from .base_models_mora import resolve_base
 from .checkpoint_mora import (
     HUB_KWARGS,
     base_fingerprint,
@@ -105,7 +106,8 @@ class MoraPreTrainedModel(PreTrainedModel):
         """Make a new, untrained MoRA around a pretrained decoder LLM.
 
         Args:
-            base_name_or_path: Hub id or folder of the LLM.
+            base_name_or_path: Hub id or folder of the LLM; or `"smollm2"` or another one of
+                `base_models_mora.WHEEL_BASES`, which need no network.
             revision: branch, tag or commit of the LLM on the Hub.
             graph_encoder: a pretrained encoder, whose configuration and weights are copied, such
                 as that of [`MoraGraphEncoder.from_moleculestm`]; a new one when not given.
@@ -251,7 +253,7 @@ class MoraPreTrainedModel(PreTrainedModel):
     ) -> tuple["MoraPreTrainedModel", dict]:
         """Load the base's own checkpoint into `language_model`; the adapter is freshly made."""
         model, info = super().from_pretrained(
-            config.base_model_name_or_path,
+            resolve_base(config.base_model_name_or_path),
             *model_args,
             config=config,
             revision=config.base_revision or "main",

@@ -15,7 +15,7 @@ import torch
 from bases import BASES
 from hub_server import HubServer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer
 
 from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM, MoraProcessor
 
@@ -194,6 +194,20 @@ def make_model(tiny_base: Path) -> Callable[..., MoraForCausalLM]:
         return model
 
     return make
+
+
+@pytest.fixture
+def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of each training step that the test takes, counted from 0."""
+    steps = []
+    training_step = Trainer.training_step
+
+    def counted_step(self: Trainer, *args: object, **kwargs: object) -> torch.Tensor:
+        steps.append(self.state.global_step)
+        return training_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", counted_step)
+    return steps
 
 
 def text_of(inputs: dict) -> dict:

@@ -23,7 +23,8 @@ CONTENT = {
 
 def write(folder: Path, **changes: object) -> Path:
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"base": "smollm2", "rank": 16, "core_dim": 16}))
+    settings = {"base": "smollm2", "rank": 16, "core_dim": 16, "eval_strategy": "epoch"}
+    recipe.write_text(yaml.safe_dump(settings))
     path = folder / "gaps.yaml"
     path.write_text(yaml.safe_dump({"recipe": str(recipe)} | CONTENT | changes))
     return path
@@ -43,6 +44,14 @@ def test_arms_and_searches(tmp_path: Path):
     assert "controls" not in recipe
 
 
+def test_settings_of_all_arms(tmp_path: Path):
+    """They win over the recipe, and what means nothing to an arm's method is set aside."""
+    comparison = read_comparison(write(tmp_path, settings={"rank": 4, "core_dim": 8}))
+    for arm, core_dim in {"mora": 32, "lora": 8}.items():
+        recipe = full_recipe(comparison, comparison.arms[arm][0], 0, tmp_path / "run")
+        assert (recipe["rank"], recipe["core_dim"]) == (4, core_dim)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -55,8 +64,13 @@ def test_arms_and_searches(tmp_path: Path):
         ({"arms": {"lora": {"method": "lora", "core_dim": 8}}}, "core_dim=8 means nothing"),
         ({"arms": {"mora": {"rank": 8, "search": {"rank": [4, 8]}}}}, "set and searched"),
         ({"arms": {"mora": {"search": {"rank": 4}}}}, "KEY:"),
+        ({"arms": {"mora": {"eval_strategy": "no"}}}, "mora: eval_strategy=no, but arms are"),
+        ({"arms": {"mora": {"search": {"base": ["smollm2", "me/llm"]}}}}, "no value may hold a sl"),
         ({"benchmark": {"splt": "test"}}, "splt"),
         ({"teir": "gpu"}, "teir"),
+        ({"settings": {"seed": 1}}, "each run's own"),
+        ({"settings": {"rnak": 1}}, "rnak"),
+        ({"settings": {"learning_rate": 0}}, "learning_rate=0"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict, message: str):

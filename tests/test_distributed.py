@@ -126,16 +126,56 @@ def together(recipe: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=["lora", "graph_prefix"])
+def other_method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def other_alone(recipe: Path, other_method: str) -> Path:
+    """Output folder of one process with another method than MoRA."""
+    folder = recipe.with_name(other_method)
+    flags = ["--method", other_method, "--lr_scheduler_type", "constant"]
+    flags += ["--per_device_train_batch_size", "4", "--output_dir", folder]
+    run_processes("single_gpu", recipe.with_name("script.py"), recipe, *flags)
+    return folder
+
+
+@pytest.mark.parametrize("config", ["fsdp2", pytest.param("zero3", marks=deepspeed_on_cpu)])
+def test_other_methods_follow_one_process(
+    recipe: Path, other_method: str, other_alone: Path, config: str
+):
+    """Three steps, and three more from their checkpoint."""
+    folder = recipe.with_name(f"{other_method}-{config}")
+    flags = ["--method", other_method, "--lr_scheduler_type", "constant", "--ddp_backend", "gloo"]
+    flags += ["--load_best_model_at_end", "false", "--output_dir", folder]
+    script = recipe.with_name("script.py")
+    run_processes(config, script, recipe, *flags, "--max_steps", "3")
+    run_processes(config, script, recipe, *flags, "--resume_from_checkpoint", "true")
+    losses = history(other_alone, "loss")
+    assert len(losses) == STEPS and losses[-1] < losses[0] - 0.5
+    assert history(folder, "loss") == pytest.approx(losses, rel=1e-5)
+    assert history(folder, "eval_loss") == pytest.approx(
+        history(other_alone, "eval_loss"), rel=1e-5
+    )
+    name = "adapter_model.safetensors" if other_method == "lora" else "model.safetensors"
+    assert_nearly_equal(load_file(folder / name), load_file(other_alone / name))
+
+
 def history(folder: Path, key: str) -> list[float]:
     state = json.loads((folder / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
     return [entry[key] for entry in state["log_history"] if key in entry]
 
 
-def test_losses_and_gradients_of_one_process(alone: Path, together: Path):
+def assert_same_losses(folder: Path, alone: Path):
     losses = history(alone, "loss")
     assert len(losses) == STEPS and losses[-1] < losses[0] - 0.5
-    assert history(together, "loss") == pytest.approx(losses, rel=1e-5)
-    assert history(together, "eval_loss") == pytest.approx(history(alone, "eval_loss"), rel=1e-5)
+    assert history(folder, "loss") == pytest.approx(losses, rel=1e-5)
+    assert history(folder, "eval_loss") == pytest.approx(history(alone, "eval_loss"), rel=1e-5)
+
+
+def test_losses_and_gradients_of_one_process(alone: Path, together: Path):
+    assert_same_losses(together, alone)
     assert history(together, "grad_norm") == pytest.approx(history(alone, "grad_norm"), rel=1e-4)
 
 
@@ -146,13 +186,17 @@ def test_probed_weights_of_one_process(alone: Path, together: Path):
         assert history(together, key) == pytest.approx(values, rel=1e-2)
 
 
-def test_weights_of_one_process(alone: Path, together: Path):
+def assert_nearly_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]):
     """AdamW turns the rounding of a gradient near zero into a part of a step, which is 0.001."""
-    expected, found = (load_file(folder / "model.safetensors") for folder in (alone, together))
     assert found.keys() == expected.keys()
     differences = torch.cat([(found[name] - expected[name]).flatten() for name in expected]).abs()
     assert differences.max() < 5e-4
     assert differences.mean() < 1e-6
+
+
+def test_weights_of_one_process(alone: Path, together: Path):
+    expected, found = (load_file(folder / "model.safetensors") for folder in (alone, together))
+    assert_nearly_equal(found, expected)
 
 
 def test_checkpoint_is_the_one_that_was_best(together: Path):

@@ -261,7 +261,7 @@ sys.path.insert(0, sys.argv[1])
 from transformers import AutoModelForCausalLM
 assert importlib.util.find_spec("training") is None
 model = AutoModelForCausalLM.from_pretrained(sys.argv[2], trust_remote_code=True)
-inputs = torch.load(sys.argv[3])
+inputs = torch.load(sys.argv[3], weights_only=True)
 with torch.no_grad():
     torch.save(model(**inputs).logits, sys.argv[4])
 model.save_pretrained(sys.argv[5])
@@ -269,7 +269,8 @@ AutoModelForCausalLM.from_pretrained(sys.argv[5], trust_remote_code=True)
 """
     paths = ("packages", "saved", "inputs.pt", "logits.pt", "again")
     run_without_package(script, *(tmp_path / path for path in paths), cwd=tmp_path)
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), model(**inputs).logits)
+    found = torch.load(tmp_path / "logits.pt", weights_only=True)
+    assert torch.equal(found, model(**inputs).logits)
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(again[name], tensors[name]) for name in trained)
 

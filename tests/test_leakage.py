@@ -3,13 +3,16 @@
 """What splits share: molecules, stereoisomers, reactions in any direction, questions."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from rich.console import Console
 
 from modeling_mora.tasks_mora import get_task
-from training.data.leakage import LeakError, check_leaks, find_leaks, leak_table
+from training.data.leakage import LeakError, check_leaks, drop_leaks, find_leaks, leak_table
+from training.data.rejections import Rejections
 
 QA = "molecule_qa"
 FORWARD, RETRO, REAGENTS = (
@@ -87,6 +90,55 @@ def test_question_and_answer_together():
         test=split((QA, None, "one", "1"), (QA, None, "two", "3")),
     )
     assert found == {("question and answer", "train", "test"): 1}
+
+
+def test_dropping_what_is_in_another_split(tmp_path: Path):
+    """Stereoisomers, reactions in the other direction, and across sources; test stays whole."""
+
+    def with_ids(*rows: tuple[str, str | None, str, str]) -> Dataset:
+        data = split(*rows)
+        return data.add_column("id", [f"row-{i}" for i in range(len(data))])
+
+    acid, alcohol, ester = "CC(=O)O", "CCO", "CCOC(C)=O"
+    qa = {
+        "train": with_ids(
+            (QA, "C[C@H](F)Cl", "a", "1"), (QA, "CO", "b", "1"), (QA, None, "c", "1")
+        ),
+        "validation": with_ids((QA, "CO", "d", "1"), (QA, "CN", "e", "1")),
+        "test": with_ids((QA, "CC(F)Cl", "f", "1"), (QA, "CC(F)Cl", "g", "1")),
+    }
+    forward = {
+        "train": with_ids(
+            (FORWARD, f"{acid}.{alcohol}", "h", ester),
+            (FORWARD, "CN", "i", "CNC"),
+            (QA, None, "e", "1"),
+            (QA, None, "e", "2"),
+        )
+    }
+    retro = {"test": with_ids((RETRO, ester, "j", f"{alcohol}.{acid}"))}
+    tasks = {name: get_task(name) for name in (QA, FORWARD, RETRO)}
+    rejections = [Rejections(name, tmp_path / "rejected.jsonl") for name in ("qa", "fwd", "retro")]
+    kept = drop_leaks([qa, forward, retro], tasks, rejections)
+    prompts = [{name: list(data["prompt"]) for name, data in one.items()} for one in kept]
+    assert prompts == [
+        {"train": ["c"], "validation": ["d", "e"], "test": ["f", "g"]},
+        {"train": ["e"]},
+        {"test": ["j"]},
+    ]
+    assert [len(one) for one in rejections] == [2, 3, 0]
+    lines = map(json.loads, (tmp_path / "rejected.jsonl").read_text().splitlines())
+    assert {(line["source"], line["id"], line["reason"]) for line in lines} == {
+        ("qa", "row-0", "molecule, stereo ignored is in test too"),
+        ("qa", "row-1", "molecule is in validation too"),
+        ("fwd", "row-0", "reaction is in test too"),
+        ("fwd", "row-1", "molecule is in validation too"),
+        ("fwd", "row-2", "question and answer is in validation too"),
+    }
+    joined = {
+        name: concatenate_datasets([one[name] for one in kept if name in one])
+        for name in ("train", "validation", "test")
+    }
+    assert not any(leak.shared for leak in find_leaks(joined, tasks))
 
 
 def test_leaks_stop_the_run_and_are_shown():

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM, MoraProcessor
-from training.base_model import resolve_base
+from modeling_mora.base_models_mora import resolve_base
 
 pytestmark = pytest.mark.slow
 TASKS = {"everyday_choice": "acc,none", "everyday_answer": "exact_match,stripped"}

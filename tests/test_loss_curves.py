@@ -24,14 +24,7 @@ def test_curves_are_compared_and_drawn(tmp_path: Path, capsys: pytest.CaptureFix
     main([f"1 process={one}", f"ZeRO-3={two}", "--output", str(tmp_path / "curves.png")])
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if "ZeRO-3" in line)
-    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
-        "ZeRO-3",
-        "2",
-        "2.06250",
-        "1.50000",
-        "6.25e-02",
-        "2",
-    ]
+    assert row.split() == ["ZeRO-3", "2", "2.06250", "1.50000", "6.25e-02", "2"]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -17,9 +17,9 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from eval.generation import answer_batch, generate_answers, load_model, load_processor, method_of
 from modeling_mora import MoraConfig, MoraForCausalLM
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.targets_mora import find_targets
 from training.arguments import ModelArguments, parse_arguments
-from training.base_model import resolve_base
 from training.finetune import finetune, main, optimizer_with_two_rates
 from training.methods.lora import lora_size, nearest_rank
 from training.methods.models import make_model
@@ -92,7 +92,7 @@ assert "training.finetune" not in sys.modules
     trained = trainer.model.eval()
     with torch.no_grad():
         expected = trained(**(inputs if takes_graphs else text)).logits
-        assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
+        assert torch.equal(torch.load(tmp_path / "logits.pt", weights_only=True), expected)
         assert not torch.equal(expected, base(**text).logits)
     for use_adapter in (False, True):
         answers = answer_batch(model, processor, QUESTIONS, MOLECULES, 3, use_adapter)
@@ -130,7 +130,8 @@ def test_the_frozen_base_is_in_no_file(
         weights = sum(sizes.pop(name) for name in list(sizes) if name.endswith(".safetensors"))
         assert weights < 4 * trained + 20_000  # with the names of the tensors
         assert max(sizes.values()) < 60_000
-    states = torch.load(tmp_path / "run" / "checkpoint-2" / "optimizer.pt")["state"].values()
+    path = tmp_path / "run" / "checkpoint-2" / "optimizer.pt"
+    states = torch.load(path, weights_only=True)["state"].values()
     moments = [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
     assert sum(moment.numel() for moment in moments) == 2 * trained
 

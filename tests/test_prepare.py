@@ -20,6 +20,7 @@ from training.data import lengths, sources
 from training.data.build import COLUMNS
 from training.data.lengths import measure
 from training.data.prepared import load_prepared, merge_tasks, read_info
+from training.data.settings import read_settings
 from training.data.source import RawExample, Source
 from training.data.sources import open_source
 from training.tokenization import tokenize_example
@@ -169,7 +170,7 @@ def test_nothing_else_is_overwritten(recipe: dict, tmp_path: Path):
 
 @pytest.mark.parametrize("path", DATA_RECIPES, ids=lambda path: path.stem)
 def test_shipped_data_recipes_are_valid(path: Path):
-    settings, _ = prepare.read_settings(path)
+    settings, _ = read_settings(path)
     assert all(entry["source"] in sources.SOURCES for entry in settings.sources)
 
 
@@ -218,6 +219,13 @@ def test_several_sources_mixed_and_leaks_between_them(
     # Alkanes of QM9's test split are among the captions to train on.
     with pytest.raises(SystemExit, match="share .* × molecule"):
         prepare.main([write(recipe, tmp_path), "--overwrite", "--fail-on-leak"])
+    recipe["data"] |= {"drop_leaks": True, "max_rejected": 0.5}
+    prepare.main([write(recipe, tmp_path), "--overwrite", "--fail-on-leak"])
+    fewer = load_prepared(tmp_path / "data")
+    assert set(fewer.splits["test"]["molecule"]) == set(data.splits["test"]["molecule"])
+    lines = (tmp_path / "data" / "rejected.jsonl").read_text().splitlines()
+    dropped = [row for row in map(json.loads, lines) if row["reason"].endswith("in test too")]
+    assert dropped and {row["split"] for row in dropped} <= {"train", "validation"}
     del recipe["data"]["sources"][1]["weight"]
     with pytest.raises(SystemExit, match="'captions' has no weight"):
         prepare.main([write(recipe, tmp_path), "--overwrite"])

@@ -14,8 +14,8 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM, MoraProcessor
+from modeling_mora.base_models_mora import WHEEL_BASES, resolve_base
 from modeling_mora.export_mora import export_lora
-from training.base_model import WHEEL_BASES, resolve_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("name", WHEEL_BASES)]
 

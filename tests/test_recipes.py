@@ -15,12 +15,13 @@ from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 from transformers import LlamaConfig, pipeline
 
 from modeling_mora import MoraConfig, MoraForCausalLM, MoraGraphEncoder, MoraProcessor
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.configuration_mora import PAPER_SETTINGS
 from modeling_mora.tasks_mora import TASKS
 from training import finetune, prepare
 from training.arguments import parse_arguments
-from training.base_model import resolve_base
 from training.data.prepared import load_prepared
+from training.data.settings import SHARED_KEYS, read_settings
 
 FOLDER = Path(__file__).parents[1] / "training" / "recipes"
 # Those of training.pretrain_graph are tested in test_pretrain_graph.py.
@@ -65,10 +66,10 @@ def test_recipes_are_valid(path: Path, parse: Callable):
 @pytest.mark.parametrize("recipes", [SMALL, PAPER], ids=["smollm2", "paper"])
 def test_data_sections_are_valid(recipes: dict, task: str):
     path = recipes[task]
-    settings, prepared = prepare.read_settings(path)
+    settings, prepared = read_settings(path)
     recipe = yaml.safe_load(path.read_text())
     assert prepared == Path(f"runs/data/{path.stem}")
-    for key in prepare.SHARED_KEYS:
+    for key in SHARED_KEYS:
         assert key not in recipe["data"]
         assert key not in recipe or getattr(settings, key) == recipe[key]
     (entry,) = settings.sources
@@ -99,7 +100,7 @@ def test_published_hyper_parameters(task: str, parse: Callable):
         "molecule_captioning": 30,
     }
     assert training_args.num_train_epochs == epochs.get(task, 10)
-    (entry,) = prepare.read_settings(PAPER[task])[0].sources
+    (entry,) = read_settings(PAPER[task])[0].sources
     assert (entry["source"] == "mol_instructions") == (task in epochs)
 
 

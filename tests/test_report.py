@@ -375,9 +375,11 @@ def test_different_numbers_of_rows_are_pointed_out(tmp_path: Path, task: str):
     assert "Fingerprint of the data: `dddddddddddd`." in text
 
 
+@pytest.mark.parametrize("task", ["retrosynthesis", "property_prediction"])
 @pytest.mark.parametrize("width", [80, 100, 200])
-def test_the_terminal_shows_every_number_whole(tmp_path: Path, width: int):
-    runs = runs_of(tmp_path, {"controls": CONTROLS, "model": "runs/" + "long_" * 12})
+def test_the_terminal_shows_every_number_whole(tmp_path: Path, width: int, task: str):
+    settings = {"task": task, "controls": CONTROLS, "model": "runs/" + "long_" * 12}
+    runs = runs_of(tmp_path, settings)
     [section] = find_sections(runs)
     console = Console(width=width, record=True, file=io.StringIO())
     entries = read_published()
@@ -385,6 +387,7 @@ def test_the_terminal_shows_every_number_whole(tmp_path: Path, width: int):
     printed = console.export_text()
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= width
     for row in section_rows(section, entries):
+        assert not row.n or f" {row.n} " in printed
         for metric in set(row.cells) - {"n"}:
             for line in row.cells[metric].split("\n"):
                 assert line in printed

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,14 +18,21 @@ from processes import run_processes
 from test_finetune import load_adapter, recipe  # noqa: F401  (a fixture)
 from test_monitors import change, history
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from eval.generation import answer_batch
 from modeling_mora import MoraForCausalLM, MoraProcessor
-from training.arguments import parse_arguments
-from training.finetune import main
-from training.scoring import AnswerScorer, choose_rows, keep_answers, score_answers
-from training.trainer import MoraTrainer
+from modeling_mora.tasks_mora import get_task
+from training.argument_checks import check_best_metric, check_monitors
+from training.arguments import DataArguments, ModelArguments
+from training.finetune import main, make_scorer
+from training.scoring import (
+    AnswerScorer,
+    choose_rows,
+    keep_answers,
+    possible_scores,
+    score_answers,
+)
 
 ROWS = [
     {"property": "gap", "answer": "0.2471", "prompt": "Gap of CCO?", "molecule": "CCO"},
@@ -259,22 +267,76 @@ def test_settings_that_cannot_work(recipe: Path, settings: dict, message: str): 
         main([str(recipe)])
 
 
-@pytest.mark.usefixtures("small_qm9")
-def test_unknown_best_score(recipe: Path):  # noqa: F811
-    change(recipe, eval_strategy="steps", metric_for_best_model="eval_mae")
-    with pytest.raises(ValueError, match="metric_for_best_model=eval_mae: .* with score_rows"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric_for_best_model": "eval_mae"}, "=eval_mae is a score .* score_rows=0 gives none"),
+        (
+            {"metric_for_best_model": "f1"},
+            "=f1: there is eval_loss, and with score_rows eval_mae, eval_read",
+        ),
+        (
+            {"metric_for_best_model": "exact_match", "score_rows": 1},
+            "=exact_match: there is eval_loss, eval_mae, eval_read",
+        ),
+        (
+            {"metric_for_best_model": "loss", "eval_strategy": "no"},
+            "=loss is of an evaluation, of which eval_strategy=no has none",
+        ),
+    ],
+)
+def test_best_score_that_no_evaluation_logs(
+    settings: dict,
+    message: str,
+    recipe: Path,  # noqa: F811
+):
+    change(recipe, **({"eval_strategy": "steps"} | settings))
+    with pytest.raises(SystemExit, match=f"metric_for_best_model{message}"):
         main([str(recipe)])
-    change(recipe, score_rows=1, metric_for_best_model="exact_match")
-    with pytest.raises(ValueError, match="exact_match: there is eval_loss, eval_mae, eval_read"):
-        main([str(recipe)])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "scores"),
+    [
+        ({"property_prediction": {}}, ["eval_mae", "eval_read"]),
+        (Tasks.tasks, ["eval_mae", "eval_mae_gap", "eval_mae_homo", "eval_mae_logp", "eval_read"]),
+        (
+            {"retrosynthesis": {}, "property_classification": {}, "molecule_captioning": {}},
+            ["eval_accuracy", "eval_exact_match", "eval_read", "eval_same_text"],
+        ),
+    ],
+)
+def test_scores_that_tasks_may_have(tasks: dict, scores: list[str]):
+    assert possible_scores(get_task(name, **values) for name, values in tasks.items()) == scores
+
+
+def test_best_score_of_prepared_data(tmp_path: Path, processor: MoraProcessor):
+    """Their tasks say early what there may be, and the rows that are chosen what there is."""
+    (tmp_path / "prepared.json").write_text(json.dumps({"tasks": Tasks.tasks}))
+    data_args = DataArguments(prepared=str(tmp_path), score_rows=2)
+    training_args = TrainingArguments(
+        output_dir=tmp_path, eval_strategy="steps", metric_for_best_model="mae_logp", use_cpu=True
+    )
+    check_best_metric(data_args, training_args)
+    tasked = MoraProcessor(processor.feature_extractor, processor.tokenizer, tasks=Tasks.tasks)
+    rows = Dataset.from_list([row | {"task": "property_prediction"} for row in ROWS])
+    data = SimpleNamespace(splits={"validation": rows})
+    with pytest.raises(ValueError, match="the 2 validation rows .* have eval_loss, eval_mae, eval"):
+        make_scorer(ModelArguments(), data_args, training_args, data, tasked)
+    training_args.metric_for_best_model = "accuracy"
+    with pytest.raises(ValueError, match="=accuracy: there is eval_loss, eval_mae, eval_mae_gap"):
+        check_best_metric(data_args, training_args)
 
 
 @pytest.mark.parametrize(
     ("name", "greater"), [("eval_mae", False), ("mae_gap", False), ("exact_match", True)]
 )
-def test_which_score_is_better(name: str, greater: bool, recipe: Path):  # noqa: F811
-    change(recipe, eval_strategy="steps", score_rows=1, metric_for_best_model=name)
-    assert parse_arguments([str(recipe)])[2].greater_is_better is greater
+def test_which_score_is_better(name: str, greater: bool, tmp_path: Path):
+    training_args = TrainingArguments(
+        output_dir=tmp_path, eval_strategy="steps", metric_for_best_model=name, use_cpu=True
+    )
+    check_monitors(DataArguments(score_rows=1), training_args)
+    assert training_args.greater_is_better is greater
 
 
 @pytest.mark.slow
@@ -305,26 +367,24 @@ def test_two_processes_share_the_rows(recipe: Path, tmp_path: Path):  # noqa: F8
     assert len(answers["multi_gpu"].splitlines()) == 5
 
 
-@pytest.mark.parametrize("cut_up", ["is_fsdp_enabled", "zero3"])
+@pytest.mark.parametrize(
+    "launched",
+    [
+        {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+    ],
+    ids=["fsdp2", "zero3"],
+)
 def test_weights_that_are_cut_up(
-    cut_up: str,
-    scorer: AnswerScorer,
-    make_model: Callable[..., MoraForCausalLM],
-    tmp_path: Path,
+    launched: dict[str, str],
+    recipe: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ):
-    start = Trainer.create_accelerator_and_postprocess
-
-    def start_with_fsdp(self: Trainer) -> None:
-        start(self)
-        self.is_fsdp_enabled = True
-        self.accelerator.state.fsdp_plugin = type("Plugin", (), {"fsdp_version": 2})
-
-    if cut_up == "zero3":
-        monkeypatch.setattr("training.trainer.is_deepspeed_zero3_enabled", lambda: True)
-    else:
-        monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", start_with_fsdp)
-        monkeypatch.setattr(Accelerator, "is_fsdp2", True)
-    arguments = TrainingArguments(output_dir=tmp_path, use_cpu=True)
-    with pytest.raises(ValueError, match="score_rows needs whole weights in each process"):
-        MoraTrainer(model=make_model(), args=arguments, data_settings={}, scorer=scorer)
+    """Refused by what `accelerate launch` says in the environment."""
+    if "ACCELERATE_USE_DEEPSPEED" in launched:
+        pytest.importorskip("deepspeed")
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    change(recipe, eval_strategy="steps", score_rows=2)
+    with pytest.raises(SystemExit, match="score_rows=2 needs whole weights in each process"):
+        main([str(recipe)])

@@ -136,7 +136,7 @@ def test_zero3(folder: Path, tiny_base: Path):
     set_seed(0)
     model = MoraForCausalLM.from_base(tiny_base, graph_encoder=encoder, **SETTINGS)
     assert f"all params: {model.num_parameters():,}" in printed
-    fresh, expected = torch.load(folder / "fresh.pt"), model.state_dict()
+    fresh, expected = torch.load(folder / "fresh.pt", weights_only=True), model.state_dict()
     assert fresh.keys() == expected.keys()
     assert all(torch.equal(fresh[name], expected[name]) for name in expected)
     check_saved(folder)

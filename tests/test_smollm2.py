@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.base_model import resolve_base
+from modeling_mora.base_models_mora import resolve_base
 
 pytestmark = pytest.mark.slow
 

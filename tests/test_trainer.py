@@ -13,6 +13,17 @@ from modeling_mora import MoraForCausalLM
 from training.trainer import MoraTrainer, leave_out_frozen
 
 
+def enable(monkeypatch: pytest.MonkeyPatch, wrapper: str) -> None:
+    """Let the Trainer take DeepSpeed or FSDP for enabled."""
+    start = Trainer.create_accelerator_and_postprocess
+
+    def start_wrapped(self: Trainer) -> None:
+        start(self)
+        setattr(self, wrapper, True)
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", start_wrapped)
+
+
 @pytest.mark.parametrize("wrapper", ["is_deepspeed_enabled", "is_fsdp_enabled"])
 def test_16_bit_that_would_reach_the_weight_generator(
     wrapper: str,
@@ -20,15 +31,9 @@ def test_16_bit_that_would_reach_the_weight_generator(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    start = Trainer.create_accelerator_and_postprocess
-
-    def start_wrapped(self: Trainer) -> None:
-        start(self)
-        setattr(self, wrapper, True)
-
     arguments = TrainingArguments(output_dir=tmp_path, bf16=True, use_cpu=True)
     MoraTrainer(model=make_model(), args=arguments, data_settings={})
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", start_wrapped)
+    enable(monkeypatch, wrapper)
     with pytest.raises(ValueError, match="Leave them off and give `base_dtype: bfloat16`"):
         MoraTrainer(model=make_model(), args=arguments, data_settings={})
 
@@ -36,13 +41,7 @@ def test_16_bit_that_would_reach_the_weight_generator(
 def test_fsdp1_is_refused(
     make_model: Callable[..., MoraForCausalLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    start = Trainer.create_accelerator_and_postprocess
-
-    def start_with_fsdp1(self: Trainer) -> None:
-        start(self)
-        self.is_fsdp_enabled = True
-
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", start_with_fsdp1)
+    enable(monkeypatch, "is_fsdp_enabled")
     arguments = TrainingArguments(output_dir=tmp_path, use_cpu=True)
     with pytest.raises(ValueError, match="set fsdp_version: 2"):
         MoraTrainer(model=make_model(), args=arguments, data_settings={})

@@ -26,7 +26,7 @@ from transformers import (
     XGLMTokenizer,
 )
 
-from training.base_model import WHEEL_BASES, cache_dir
+from modeling_mora.base_models_mora import WHEEL_BASES, cache_dir
 
 # The lines with a break are seams of prompt and answer, so that tokens across them are learnt.
 LINES = [

@@ -99,14 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         comparison = read_comparison(args.comparison)
         arms = args.arms or list(comparison.arms)
-        for arm in arms:
-            if arm not in comparison.arms:
-                raise ValueError(f"--arms {arm}: use {', '.join(comparison.arms)}.")
         folder = args.output_dir / comparison.name
         runs = {
             arm: [
                 prepare_run(comparison, variant, seed, folder)
-                for variant in comparison.arms[arm]
+                for variant in comparison.variants_of(arm)
                 for seed in comparison.seeds
             ]
             for arm in arms
@@ -178,14 +175,16 @@ def run_all(step: Callable[[Run], None], runs: Sequence[Run], parallel: int) -> 
     threads = max(1, (os.cpu_count() or 1) // parallel)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     failed = []
-    with ThreadPoolExecutor(parallel) as pool:
-        futures = [(run, pool.submit(step, run)) for run in runs]
-        for run, future in futures:
+    pool = ThreadPoolExecutor(parallel)
+    try:
+        for run, future in [(run, pool.submit(step, run)) for run in runs]:
             try:
                 future.result()
             except CommandError as error:
                 console.print(f"{run.name}: {error}", style="red", markup=False)
                 failed.append(run)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, the runs that have not begun
     return failed
 
 
@@ -245,7 +244,9 @@ def choose(candidates: Sequence[Run]) -> Run:
         return candidates[0]
     losses = {run.name: validation_loss(run) for run in candidates}
     best = min(candidates, key=lambda run: losses[run.name])
-    table = Table("searched", "validation loss", title=f"{best.variant.arm}: {best.variant.name}")
+    table = Table(title=f"{best.variant.arm}: {best.variant.name}")
+    table.add_column("searched", overflow="fold")
+    table.add_column("validation loss", no_wrap=True)
     for name, loss in losses.items():
         table.add_row(name, f"{loss:.4f}", style="bold" if name == best.name else None)
     console.print(table)

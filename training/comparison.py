@@ -4,6 +4,7 @@
 
 recipe: training/recipes/qm9_comparison.yaml
 tier: cpu
+settings: {properties: [homo, lumo, gap]}
 seeds: [0]
 arms:
   mora: {core_dim: 128, controls: [shuffled_molecule]}
@@ -15,6 +16,7 @@ import contextlib
 import io
 import itertools
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,10 @@ from typing import Any
 
 import yaml
 
-from training.arguments import as_flags, parse_arguments, read_recipe
+from training.arguments import parse_arguments
+from training.recipe_files import as_flags, read_recipe
 
-KEYS = ("recipe", "tier", "seeds", "arms", "benchmark")
+KEYS = ("recipe", "tier", "settings", "seeds", "arms", "benchmark")
 # Keys of an arm that are no keys of a recipe.
 OF_ARM = ("search", "controls")
 # What each run has of its own.
@@ -57,7 +60,7 @@ class Comparison:
     Attributes:
         name: the file's name without its ending.
         tier: on what hardware it is meant to run, such as `cpu`; stands beside each result.
-        recipe: what all arms have in common.
+        recipe: what all arms have in common, the file's own `settings` over those of its recipe.
         seeds: an arm is trained once with each; a search uses the first.
         arms: variants by arm; more than one where something is searched.
         benchmark: flags of `eval.benchmark`.
@@ -69,6 +72,16 @@ class Comparison:
     seeds: tuple[int, ...]
     arms: Mapping[str, tuple[Variant, ...]]
     benchmark: Mapping[str, Any]
+
+    def variants_of(self, arm: str) -> tuple[Variant, ...]:
+        """Those of an arm.
+
+        Raises:
+            ValueError: there is no such arm.
+        """
+        if arm not in self.arms:
+            raise ValueError(f"--arms {arm}: use {', '.join(self.arms)}.")
+        return self.arms[arm]
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -95,11 +108,16 @@ def read_comparison(path: Path) -> Comparison:
         raise ValueError(f"{path}: arms={content['arms']!r}: give a mapping, NAME: {{SETTINGS}}.")
     benchmark = content.get("benchmark") or {}
     _check_keys(f"{path}: benchmark", benchmark, BENCHMARK_KEYS)
-    recipe_path = Path(content["recipe"])
+    settings = content.get("settings") or {}
+    if not isinstance(settings, dict) or not settings.keys().isdisjoint(OF_RUN):
+        raise ValueError(
+            f"{path}: settings={settings!r}: give a mapping of a recipe's keys to values; "
+            f"{', '.join(OF_RUN)} are each run's own."
+        )
     comparison = Comparison(
         name=path.stem,
         tier=str(content["tier"]),
-        recipe=read_recipe(recipe_path),
+        recipe=read_recipe(Path(content["recipe"])) | settings,
         seeds=tuple(seeds),
         arms={
             name: _variants(f"{path}: arms.{name}", str(name), settings or {})
@@ -107,9 +125,12 @@ def read_comparison(path: Path) -> Comparison:
         },
         benchmark=benchmark,
     )
-    for variants in comparison.arms.values():
-        for variant in variants:
-            _check_settings(f"{path}: arms.{variant.name}", recipe_path, variant)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / f"{path.stem}.yaml"
+        recipe.write_text(yaml.safe_dump(comparison.recipe), encoding="utf-8")
+        for variants in comparison.arms.values():
+            for variant in variants:
+                _check_settings(f"{path}: arms.{variant.name}", recipe, variant)
     return comparison
 
 
@@ -140,6 +161,11 @@ def _variants(where: str, arm: str, settings: Mapping[str, Any]) -> tuple[Varian
     for values in itertools.product(*search.values()):
         chosen = dict(zip(search, values, strict=True))
         name = "@".join([arm, *(f"{key}={value}" for key, value in chosen.items())])
+        if "/" in name:
+            raise ValueError(
+                f"{where}.search: {name!r} becomes a folder, so no value may hold a slash: make an "
+                "arm for each."
+            )
         controls = tuple(settings.get("controls") or ())
         variants.append(Variant(arm, name, common | chosen, controls))
     return tuple(variants)
@@ -162,8 +188,15 @@ def _check_settings(where: str, recipe: Path, variant: Variant) -> None:
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             flags = as_flags(variant.settings)
-            parse_arguments([str(recipe), "--output_dir", "not-made-yet", *flags])
+            *_, training_args = parse_arguments(
+                [str(recipe), "--output_dir", "not-made-yet", *flags]
+            )
     except SystemExit as error:  # argparse: a value of the wrong type, an unknown key
         raise ValueError(f"{where}: {output.getvalue().strip().splitlines()[-1]}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    if training_args.eval_strategy == "no":
+        raise ValueError(
+            f"{where}: eval_strategy=no, but arms are chosen and compared by their loss on the "
+            "validation rows: give eval_strategy: steps and eval_steps in the recipe."
+        )

@@ -30,13 +30,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoleculeFeatureExtractor, MoraProcessor
-from training.arguments import (
-    DataArguments,
-    ModelArguments,
-    check_base,
-    parse_arguments,
-)
-from training.base_model import resolve_base
+from training.argument_checks import check_base
+from training.arguments import DataArguments, ModelArguments, parse_arguments
 from training.checkpoints import DiskFullError, choose_checkpoint
 from training.collator import MoraCollator
 from training.data.prepared import load_prepared
@@ -63,7 +58,6 @@ def main(arguments: list[str] | None = None) -> None:
         model_args, data_args, training_args = parse_arguments(
             sys.argv[1:] if arguments is None else arguments
         )
-        model_args.base = resolve_base(model_args.base)
         check_base(model_args.base)
     except (ValueError, OSError) as error:
         sys.exit(f"training.finetune: error: {error}")
@@ -83,7 +77,7 @@ def finetune(
     """Fine-tune by one method and save the model to `training_args.output_dir`.
 
     Args:
-        model_args: `base` is a folder or a Hub id here, no longer the short name `smollm2`.
+        model_args: the method, the base LLM and the settings of the model.
         data_args: the questions to learn from.
         training_args: the Trainer's own settings.
 
@@ -144,7 +138,7 @@ def make_trainer(
     if model_args.graph_encoder is not None:  # first, as the file may be corrupt
         graph_encoder = load_graph_encoder(model_args.graph_encoder)
     data = load_data(data_args)
-    tokenizer = AutoTokenizer.from_pretrained(model_args.base)
+    tokenizer = AutoTokenizer.from_pretrained(model_args.base_path)
     tokenizer.chat_template = model_args.chat_template or tokenizer.chat_template
     processor = MoraProcessor(
         feature_extractor=MoleculeFeatureExtractor(max_atoms=data.max_atoms),
@@ -199,22 +193,24 @@ def make_scorer(
     """What answers and scores `score_rows` of the validation questions.
 
     Raises:
-        ValueError: `metric_for_best_model` is no score of them.
+        ValueError: `metric_for_best_model` is a score of their tasks, but not of these rows.
     """
-    scorer = None
-    if data_args.score_rows > 0:
-        scorer = AnswerScorer(
-            choose_rows(data.splits["validation"], data_args.score_rows),
-            processor,
-            graphs=model_args.method in READS_GRAPHS,
-            batch_size=training_args.per_device_eval_batch_size,
-            folder=Path(training_args.output_dir),
-        )
+    if data_args.score_rows == 0:
+        return None
+    scorer = AnswerScorer(
+        choose_rows(data.splits["validation"], data_args.score_rows),
+        processor,
+        graphs=model_args.method in READS_GRAPHS,
+        batch_size=training_args.per_device_eval_batch_size,
+        folder=Path(training_args.output_dir),
+    )
     best = training_args.metric_for_best_model
-    known = ["eval_loss", *(scorer.metrics if scorer is not None else [])]
+    known = ["eval_loss", *scorer.metrics]
     if best is not None and f"eval_{best.removeprefix('eval_')}" not in known:
-        hint = "" if scorer is not None else ", and with score_rows above 0 scores of answers"
-        raise ValueError(f"metric_for_best_model={best}: there is {', '.join(known)}{hint}.")
+        raise ValueError(
+            f"metric_for_best_model={best}: the {len(scorer.rows)} validation rows that are scored "
+            f"have {', '.join(known)}. Use one of them, or more score_rows."
+        )
     return scorer
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from transformers.trainer import TRAINER_STATE_NAME
@@ -69,9 +70,11 @@ def differences(curve: Curve, reference: Curve) -> Curve:
 def compare_curves(curves: dict[str, Curve]) -> Table:
     """A table: of each curve its last value, and its largest difference from the first one."""
     first, *_ = curves
-    table = Table(title=f"Differences from {first}")
-    for heading in ("run", "steps in common", "first", "last", "largest difference", "at step"):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
+    table = Table(title=f"Differences from {first}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # Only the name is broken where the terminal is narrow.
+    table.add_column("run", overflow="fold")
+    for heading in ("steps in\ncommon", "first", "last", "largest\ndifference", "at step"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, curve in curves.items():
         values = list(curve.values())
         apart = differences(curve, curves[first])

@@ -12,29 +12,26 @@ keys and training/README.md for an example. `DIR` gets the splits, `prepared.jso
 
 import argparse
 import dataclasses
-import difflib
 import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pandas as pd
-import yaml
 from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
 from modeling_mora import MoleculeFeatureExtractor
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.tasks_mora import get_task
-from training.base_model import resolve_base
 from training.data.build import ROW_NUMBER, build_examples
 from training.data.example_report import example_table
-from training.data.leakage import Leak, check_leaks, find_leaks, leak_table
+from training.data.leakage import Leak, check_leaks, drop_leaks, find_leaks, leak_table
 from training.data.lengths import (
     drop_unusable,
     length_table,
@@ -50,55 +47,13 @@ from training.data.prepared import (
     written_in_one_step,
 )
 from training.data.rejections import Rejections, TooManyRejectedError, rejection_table
+from training.data.settings import SOURCE_KEYS, DataSettings, read_settings
 from training.data.source import Source
 from training.data.sources import open_source
 from training.data.splits import SPLITS, split_examples
 
 REJECTED_FILE = "rejected.jsonl"
 HISTOGRAM_FILE = "lengths.png"
-# What an entry of `sources` may say besides the settings of the source's own function.
-SOURCE_KEYS = ("source", "split", "phrasings", "weight")
-# What a recipe says once, for training and for its data section.
-SHARED_KEYS = ("base", "chat_template", "max_length")
-
-
-@dataclass
-class DataSettings:
-    """What a data section may say.
-
-    Attributes:
-        sources: one mapping each: `source` (a name from `training.data.sources`), the settings of
-            that source, and optionally `split`, `phrasings` and `weight` (for mixing).
-        split: arguments of `split_examples` for sources without their own: `method`, `sizes`,
-            `seed`, `ignore_stereo`.
-        mixing: `temperature`, `stopping` and `seed` of `mix_sources`.
-        notation: how molecules are spelled, `smiles` or `selfies`; None leaves it to the sources.
-        phrasings: see `build_examples`, for sources without their own.
-        base: the LLM whose tokenizer counts, as in a recipe.
-        tokenizer: a folder or Hub id, if it is not the base's.
-        chat_template: Jinja text of the chat template, for a tokenizer without one.
-        max_length: longest example in tokens.
-        max_atoms: largest molecule in heavy atoms.
-        num_proc: processes.
-        max_rejected: largest share of a source's examples that may be rejected.
-        strict: stop at the first rejected row.
-        fail_on_leak: stop if two splits share a molecule, a reaction or a question with its answer.
-    """
-
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    split: dict[str, Any] = field(default_factory=dict)
-    mixing: dict[str, Any] = field(default_factory=dict)
-    notation: str | None = None
-    phrasings: str | None = None
-    base: str = "smollm2"
-    tokenizer: str | None = None
-    chat_template: str | None = None
-    max_length: int = 256
-    max_atoms: int = 256
-    num_proc: int = 1
-    max_rejected: float = 0.05
-    strict: bool = False
-    fail_on_leak: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,49 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"training.prepare: error: {error}")
 
 
-def read_settings(path: Path) -> tuple[DataSettings, Path | None]:
-    """Read a data section.
-
-    Args:
-        path: YAML file; the `SHARED_KEYS` of a recipe hold for its data section too.
-
-    Returns:
-        The settings, and the folder that a recipe calls `prepared`, or None.
-
-    Raises:
-        ValueError: an unknown key or a value of the wrong kind.
-        OSError: the file cannot be read.
-    """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a data section is a mapping of keys to values.")
-    section, output_dir = content, None
-    if "data" in content:
-        shared = {key: content[key] for key in SHARED_KEYS if key in content}
-        section, output_dir = {**shared, **(content["data"] or {})}, content.get("prepared")
-    defaults = {key.name: key for key in dataclasses.fields(DataSettings)}
-    for key, value in section.items():
-        if key not in defaults:
-            similar = difflib.get_close_matches(str(key), defaults, n=1)
-            hint = f" Did you mean {similar[0]!r}?" if similar else ""
-            raise ValueError(f"{path}: unknown key {key!r} in the data section.{hint}")
-        kind = type(getattr(DataSettings(), key))
-        if kind in (bool, dict, list) and not isinstance(value, kind):
-            raise ValueError(f"{path}: {key}: {value!r} is no {kind.__name__}.")
-        if kind in (int, float) and not _is_number(value, kind):
-            raise ValueError(f"{path}: {key}: {value!r} is no {kind.__name__}.")
-    settings = DataSettings(**section)
-    if not settings.sources:
-        raise ValueError(f"{path}: `sources` is missing: name at least one, `- source: qm9`.")
-    for number, entry in enumerate(settings.sources, start=1):
-        if not isinstance(entry, dict) or "source" not in entry:
-            raise ValueError(f"{path}: entry {number} of sources: write `- source: NAME`.")
-    for key in ("max_length", "max_atoms", "num_proc"):
-        if getattr(settings, key) < 1:
-            raise ValueError(f"{path}: {key}: {getattr(settings, key)}: give at least 1.")
-    return settings, Path(output_dir) if output_dir else None
-
-
 def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -> None:
     """Read, check, split, mix, report and save.
 
@@ -210,18 +122,22 @@ def prepare(settings: DataSettings, output_dir: Path, overwrite: bool = False) -
     rejected_path = output_dir.with_name(f"{output_dir.name}.{REJECTED_FILE}")
     rejected_path.parent.mkdir(parents=True, exist_ok=True)
     rejected_path.unlink(missing_ok=True)  # of a run that failed
-    built, rejections, lengths = [], [], []
-    for source, entry in zip(sources, settings.sources, strict=True):
-        try:
-            splits, measured, rejected = _build(source, entry, settings, tokenizer, rejected_path)
-        except TooManyRejectedError as error:
-            console.print(rejection_table([error.rejections]))
-            raise
-        built.append(splits)
-        lengths.append(measured)
-        rejections.append(rejected)
-
     judges = {name: get_task(name, **_copied(task)) for name, task in tasks.items()}
+    built, rejections, lengths = [], [], []
+    try:
+        for source, entry in zip(sources, settings.sources, strict=True):
+            splits, rejected = _build(source, entry, settings, rejected_path)
+            built.append(splits)
+            rejections.append(rejected)
+        if settings.drop_leaks:
+            built = drop_leaks(built, judges, rejections)
+        for number, rejected in enumerate(rejections):
+            built[number], measured = _measure(built[number], settings, tokenizer, rejected)
+            lengths.append(measured)
+    except TooManyRejectedError as error:
+        console.print(rejection_table([error.rejections]))
+        raise
+
     leaks = _report_leaks(console, sources, built, judges)
     mixed = _mix(built, settings)
     _report(console, mixed, lengths, settings, rejections)
@@ -276,13 +192,9 @@ def _open(entry: dict[str, Any], settings: DataSettings) -> Source:
 
 
 def _build(
-    source: Source,
-    entry: dict[str, Any],
-    settings: DataSettings,
-    tokenizer: Any,
-    rejected_path: Path,
-) -> tuple[DatasetDict, dict[str, pd.DataFrame], Rejections]:
-    """Examples by split, lengths by split with those left out, and all rejections."""
+    source: Source, entry: dict[str, Any], settings: DataSettings, rejected_path: Path
+) -> tuple[DatasetDict, Rejections]:
+    """Examples by split, and what was rejected."""
     examples, rejections = build_examples(
         source,
         MoleculeFeatureExtractor(max_atoms=settings.max_atoms),
@@ -291,7 +203,7 @@ def _build(
         strict=settings.strict,
         max_rejected=settings.max_rejected,
         rejected_path=rejected_path,
-        # Those that are too long count too, so that one run shows all.
+        # Leaks and those that are too long count too, so that one run shows all.
         check=False,
         row_numbers=True,
     )
@@ -299,10 +211,16 @@ def _build(
         rejections.check()
     split = entry.get("split", settings.split)
     try:
-        splits = split_examples(examples, **split)
+        return split_examples(examples, **split), rejections
     except (TypeError, ValueError) as error:
         rejections.check()  # the likelier reason for sizes that cannot be had
         raise ValueError(f"Source {source.name!r}, split {split}: {error}") from error
+
+
+def _measure(
+    splits: DatasetDict, settings: DataSettings, tokenizer: Any, rejections: Rejections
+) -> tuple[DatasetDict, dict[str, pd.DataFrame]]:
+    """The examples that are short enough, by split, and the lengths of all."""
     lengths = {
         name: measure(dataset, tokenizer, settings.num_proc) for name, dataset in splits.items()
     }
@@ -311,7 +229,7 @@ def _build(
         for name, dataset in splits.items()
     }
     rejections.check()
-    return DatasetDict(kept).remove_columns(ROW_NUMBER), lengths, rejections
+    return DatasetDict(kept).remove_columns(ROW_NUMBER), lengths
 
 
 def _mix(built: list[DatasetDict], settings: DataSettings) -> DatasetDict:
@@ -385,10 +303,6 @@ def _mixture_table(mixed: dict[str, Dataset]) -> Table:
     for source, row in counts.fillna(0).astype(int).iterrows():
         table.add_row(str(source), *(f"{count:,}" for count in row))
     return table
-
-
-def _is_number(value: Any, kind: type) -> bool:
-    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
 
 
 def _copied(task: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,7 +24,12 @@ from transformers import PreTrainedModel
 
 from modeling_mora import MoraProcessor
 from modeling_mora.chat_mora import end_token_ids, read_answer
-from modeling_mora.tasks_mora import MoleculeAnswer, PropertyClassification, PropertyPrediction
+from modeling_mora.tasks_mora import (
+    MoleculeAnswer,
+    PropertyClassification,
+    PropertyPrediction,
+    Task,
+)
 
 FILE = "scored_answers.jsonl"
 # Tokens beyond the longest right answer: what needs more is not the answer that was asked for.
@@ -185,14 +190,31 @@ def score_answers(
             if read is not None:
                 errors.append(abs(read - right))
             continue
-        name = "same_text"
-        if isinstance(task, MoleculeAnswer):
-            name = "exact_match"
-        elif isinstance(task, PropertyClassification):
-            name = "accuracy"
-        values.setdefault(name, []).append(float(read == right))
+        values.setdefault(_name_of_share(task), []).append(float(read == right))
     scores = {f"eval_{name}": mean(part or [math.inf]) for name, part in values.items()}
     return scores | {"eval_read": mean(float(row["read"] is not None) for row in answered)}
+
+
+def _name_of_share(task: Task) -> str:
+    """What the share of right answers is called, where answers are right or wrong."""
+    if isinstance(task, MoleculeAnswer):
+        return "exact_match"
+    return "accuracy" if isinstance(task, PropertyClassification) else "same_text"
+
+
+def possible_scores(tasks: Iterable[Task]) -> list[str]:
+    """Names of all scores that some questions of these tasks may get, see `score_answers`."""
+    names = {"eval_read"}
+    units = {}
+    for task in tasks:
+        if isinstance(task, PropertyPrediction):
+            names.add("eval_mae")
+            units |= {name: property_.unit for name, property_ in task.properties.items()}
+        else:
+            names.add(f"eval_{_name_of_share(task)}")
+    if len(set(units.values())) > 1:  # which of them are asked for is not known
+        names |= {f"eval_mae_{name}" for name in units}
+    return sorted(names)
 
 
 def keep_answers(path: Path, step: int, answered: Sequence[Mapping[str, Any]]) -> None:

@@ -21,10 +21,7 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import Trainer
-from transformers.integrations.deepspeed import (
-    deepspeed_load_checkpoint,
-    is_deepspeed_zero3_enabled,
-)
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import (
     PREFIX_CHECKPOINT_DIR,
@@ -64,12 +61,12 @@ class MoraTrainer(Trainer):
     Args:
         data_settings: the content of `data.json`, which says in every checkpoint what the model was
             trained on.
-        scorer: answers and scores some questions in each evaluation.
+        scorer: answers and scores some questions in each evaluation, with weights that are whole
+            in each process, so not under ZeRO-3 and FSDP2.
         args, kwargs: those of the Trainer.
 
     Raises:
-        ValueError: bf16 or fp16 where it would not leave the weight generator in float32; FSDP1; or
-            a scorer where weights are cut up.
+        ValueError: bf16 or fp16 where it would not leave the weight generator in float32; FSDP1.
     """
 
     def __init__(
@@ -102,11 +99,6 @@ class MoraTrainer(Trainer):
             raise ValueError(
                 "fsdp_version=1 joins frozen and trained weights: set fsdp_version: 2, as in "
                 "training/configs/accelerate/fsdp2.yaml."
-            )
-        if scorer is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
-            raise ValueError(
-                "score_rows needs whole weights in each process, which ZeRO-3 and FSDP2 cut up: "
-                "leave it out, and score checkpoints with eval.benchmark."
             )
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What two splits have in common: molecules, reactions, and questions with their answers."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from rich.table import Table
 
 from modeling_mora.tasks_mora import Task
-from training.data.splits import without_stereo
+from training.data.build import ROW_NUMBER
+from training.data.rejections import Rejections
+from training.data.splits import SPLITS, without_stereo
 
 # Tasks whose graph and answer are parts of one reaction.
 REACTION_ANSWERS = ("forward_reaction_prediction", "retrosynthesis")
@@ -65,37 +68,66 @@ def find_leaks(splits: Mapping[str, Dataset], tasks: Mapping[str, Task]) -> list
     Returns:
         One for each kind and pair, shared or not; kinds that do not occur are left out.
     """
-    flat: dict[str, str] = {}
-
-    def flatten(smiles: str) -> str:
-        if smiles not in flat:
-            flat[smiles] = without_stereo(smiles)
-        return flat[smiles]
-
     keys: dict[str, dict[str, set[str]]] = {kind: {} for kind in KINDS}
     for split, dataset in splits.items():
-        columns = [dataset[column][:] for column in ("task", "molecule", "prompt", "answer")]
-        molecules = set(columns[1]) - {None}
-        reactions = {
-            _reaction(task, molecule, answer, tasks)
-            for task, molecule, _, answer in zip(*columns, strict=True)
-            if task in REACTION_TASKS
-        }
-        questions = {f"{prompt} → {answer}" for _, _, prompt, answer in zip(*columns, strict=True)}
-        flat_ones = [{flatten(key) for key in found} for found in (molecules, reactions)]
-        found = (molecules, flat_ones[0], reactions, flat_ones[1], questions)
-        for kind, values in zip(KINDS, found, strict=True):
-            keys[kind][split] = values
+        found = list(_row_keys(dataset, tasks))
+        for kind in KINDS:
+            keys[kind][split] = {row[kind] for row in found if row[kind] is not None}
     leaks = []
     for kind, sets in keys.items():
         if not any(sets.values()):
             continue
-        for first, second in combinations(splits, 2):
+        for first, second in itertools.combinations(splits, 2):
             shared = sets[first] & sets[second]
             share = len(shared) / len(sets[second]) if shared else 0.0
             example = min(shared) if shared else None
             leaks.append(Leak(kind, first, second, len(shared), share, example))
     return leaks
+
+
+def drop_leaks(
+    sources: Sequence[Mapping[str, Dataset]],
+    tasks: Mapping[str, Task],
+    rejections: Sequence[Rejections],
+) -> list[DatasetDict]:
+    """Leave out of training what validation or test hold, and out of validation what test holds.
+
+    That is, in any source: the molecule or the reaction with stereo ignored, or the question with
+    its answer.
+
+    Args:
+        sources: the splits of each.
+        tasks: see `find_leaks`.
+        rejections: of each source; they get what is left out.
+    """
+    held: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+    kept: list[dict[str, Dataset]] = [dict(splits) for splits in sources]
+    for split in reversed(SPLITS):
+        keys = [list(_row_keys(s[split], tasks)) if split in s else [] for s in sources]
+        for splits, rows, rejected in zip(kept, keys, rejections, strict=True):
+            leaks = [next((k for k in KINDS if row[k] in held[k]), None) for row in rows]
+            for number, (row, kind) in enumerate(zip(rows, leaks, strict=True)):
+                if kind is not None:
+                    example = splits[split][number]
+                    reason = f"{kind} is in {held[kind][row[kind]]} too"
+                    rejected.add(
+                        split,
+                        example["id"],
+                        "molecule",
+                        example["molecule"],
+                        reason,
+                        example.get(ROW_NUMBER),
+                    )
+                    rejected.accepted -= 1
+            if any(leaks):
+                splits[split] = splits[split].select(
+                    [number for number, kind in enumerate(leaks) if kind is None]
+                )
+        for row in itertools.chain.from_iterable(keys):
+            for kind, key in row.items():
+                if key is not None:
+                    held[kind].setdefault(key, split)
+    return [DatasetDict(splits) for splits in kept]
 
 
 def check_leaks(leaks: list[Leak]) -> None:
@@ -113,7 +145,7 @@ def check_leaks(leaks: list[Leak]) -> None:
         )
         raise LeakError(
             f"{found}. Split at random over molecules or by scaffold, drop a source, or set "
-            "fail_on_leak to false."
+            "fail_on_leak to false; drop_leaks leaves such rows out of training."
         )
 
 
@@ -128,6 +160,23 @@ def leak_table(title: str, leaks: list[Leak]) -> Table:
         cells = [f"{leak.shared:,} ({leak.share:.1%})" if leak.shared else "0" for leak in row]
         table.add_row(kind, *cells)
     return table
+
+
+def _row_keys(dataset: Dataset, tasks: Mapping[str, Task]) -> Iterator[dict[str, str | None]]:
+    """What is compared of each row, by kind; None where a row has nothing of the kind."""
+    flatten = lru_cache(maxsize=None)(without_stereo)
+    columns = [dataset[column][:] for column in ("task", "molecule", "prompt", "answer")]
+    for task, molecule, prompt, answer in zip(*columns, strict=True):
+        reaction = None
+        if task in REACTION_TASKS:
+            reaction = _reaction(task, molecule, answer, tasks)
+        yield {
+            "molecule": molecule,
+            "molecule, stereo ignored": molecule and flatten(molecule),
+            "reaction": reaction,
+            "reaction, stereo ignored": reaction and flatten(reaction),
+            "question and answer": f"{prompt} → {answer}",
+        }
 
 
 def _reaction(task: str, molecule: str, answer: str, tasks: Mapping[str, Task]) -> str:

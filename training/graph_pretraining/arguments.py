@@ -9,7 +9,8 @@ from pathlib import Path
 from transformers import HfArgumentParser, TrainingArguments
 
 from modeling_mora import MoraGraphConfig
-from training.arguments import check_output_dir, recipe_flags
+from training.argument_checks import check_amounts, check_output_dir
+from training.recipe_files import recipe_flags
 
 # The vocabulary is the feature extractor's, so its sizes are not for setting.
 GRAPH_SETTINGS = ("form", "hidden_size", "num_layers", "dropout")
@@ -121,26 +122,13 @@ def check_arguments(args: PretrainingArguments, training_args: TrainingArguments
     """
     if not args.molecules:
         raise ValueError("molecules is missing: name a file of molecules, qm9, moses or nci.")
-    positive = {
-        "learning_rate": training_args.learning_rate,
-        "per_device_train_batch_size": training_args.per_device_train_batch_size,
-        "per_device_eval_batch_size": training_args.per_device_eval_batch_size,
-        "gradient_accumulation_steps": training_args.gradient_accumulation_steps,
-        "max_molecules": args.max_molecules,
-        "held_out_molecules": args.held_out_molecules,
-        "max_atoms": args.max_atoms,
-        "num_proc": args.num_proc,
-    }
-    for key, value in positive.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{key}={value}: give a number above 0.")
-    if training_args.max_steps == 0 or (
-        training_args.max_steps < 0 and not training_args.num_train_epochs > 0
-    ):
-        raise ValueError(
-            f"max_steps={training_args.max_steps}, num_train_epochs="
-            f"{training_args.num_train_epochs}: nothing to train. Set one of them above 0."
-        )
+    check_amounts(
+        training_args,
+        max_molecules=args.max_molecules,
+        held_out_molecules=args.held_out_molecules,
+        max_atoms=args.max_atoms,
+        num_proc=args.num_proc,
+    )
     if not 0 <= args.max_rejected <= 1:
         raise ValueError(f"max_rejected={args.max_rejected}: give a share from 0 to 1.")
     if training_args.push_to_hub:

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 from rdkit import RDConfig
 
 from modeling_mora.molecule_list_mora import HEADERS, read_lines
-from training.arguments import DataArguments, read_recipe
+from training.arguments import DataArguments
 from training.data.files import (
     check_columns,
     column_names,
@@ -22,6 +22,7 @@ from training.data.files import (
 )
 from training.data.prepared import load_prepared
 from training.data.qm9 import load_qm9, read_qm9
+from training.recipe_files import read_recipe
 
 FEATURES = Features(
     {

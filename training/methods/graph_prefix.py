@@ -20,9 +20,9 @@ import torch
 from peft import LoraConfig
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.checkpoint_mora import (
     HUB_KWARGS,
     base_fingerprint,
@@ -35,6 +35,11 @@ from modeling_mora.checkpoint_mora import (
 )
 from modeling_mora.feature_extraction_mora import MoleculeFeatureExtractor
 from modeling_mora.graph_encoder_mora import MoraGraphEncoder
+from modeling_mora.sharding_mora import (
+    cast_zero3_parameters,
+    whole_tensor,
+    without_fsdp_class,
+)
 
 from .graph_prefix_config import GraphPrefixConfig
 
@@ -83,7 +88,7 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
         """Make a new, untrained model around a pretrained decoder LLM.
 
         Args:
-            base_name_or_path: Hub id or folder of the LLM.
+            base_name_or_path: Hub id or folder of the LLM, or a name of `WHEEL_BASES`.
             revision: branch, tag or commit of the LLM on the Hub.
             graph_encoder: a pretrained encoder, whose configuration and weights are copied.
             graph_config: settings of a new encoder.
@@ -143,14 +148,12 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
     @classmethod
     def _around_base(cls, config: GraphPrefixConfig, **kwargs: Any) -> "GraphPrefixForCausalLM":
         """Load the LLM and put a fresh adapter around it."""
-        if is_deepspeed_zero3_enabled():
-            raise NotImplementedError(
-                "A graph prefix cannot be loaded under DeepSpeed ZeRO-3, which splits its tensors: "
-                "use ZeRO-1 or ZeRO-2."
-            )
         language_model = AutoModelForCausalLM.from_pretrained(
-            config.base_model_name_or_path, revision=config.base_revision or "main", **kwargs
+            resolve_base(config.base_model_name_or_path),
+            revision=config.base_revision or "main",
+            **kwargs,
         )
+        cast_zero3_parameters(language_model, language_model.config.dtype)
         model = cls(config, language_model)
         # Before LoRA, which changes the names of the base's parameters.
         check_base_fingerprint(model)
@@ -330,8 +333,19 @@ class GraphPrefixForCausalLM(PreTrainedModel, GenerationMixin):
             state_dict: tensors to save instead of the model's own, as the Trainer gives them.
             kwargs: passed on to `PreTrainedModel.save_pretrained`.
         """
-        tensors = self._adapter_tensors(self.state_dict() if state_dict is None else state_dict)
-        super().save_pretrained(save_directory, state_dict=tensors, **kwargs)
+        if state_dict is None:
+            state_dict = self.whole_state_dict()
+        with without_fsdp_class(self):
+            tensors = self._adapter_tensors(state_dict)
+            super().save_pretrained(save_directory, state_dict=tensors, **kwargs)
+
+    def whole_state_dict(self) -> dict[str, torch.Tensor]:
+        """The tensors of a checkpoint, put together where ZeRO-3 or FSDP2 has cut them up.
+
+        All processes have to take part. The tensors of a model that is cut up are copies.
+        """
+        tensors = self._adapter_tensors(self.state_dict(keep_vars=True))
+        return {name: whole_tensor(tensor) for name, tensor in tensors.items()}
 
     @staticmethod
     def _adapter_tensors(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Static LoRA on MoRA's modules, at its rank or with its number of trained parameters."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import set_zero3_state
 from transformers.trainer_pt_utils import get_model_param_count
 
 from modeling_mora import MoraConfig, MoraForCausalLM, MoraGraphEncoder
@@ -28,12 +31,12 @@ def lora_settings(
     Raises:
         ValueError: the settings choose no modules, or modules that LoRA cannot adapt.
     """
-    text_config = AutoConfig.from_pretrained(model_args.base)
+    text_config = AutoConfig.from_pretrained(model_args.base_path)
     settings = model_args.mora_settings()
     if graph_encoder is not None:
         settings["graph_config"] = graph_encoder.config
     config = MoraConfig(text_config=text_config, **settings)
-    with torch.device("meta"):
+    with without_values():
         targets = find_targets(AutoModelForCausalLM.from_config(text_config), config)
     whole_mlps = [target.name for target in targets if not target.is_linear]
     if whole_mlps:
@@ -44,7 +47,7 @@ def lora_settings(
         )
     rank = config.rank
     if model_args.lora_match == "parameters":
-        with torch.device("meta"):
+        with without_values():
             wanted = get_model_param_count(MoraForCausalLM(config), trainable_only=True)
         rank = nearest_rank(wanted - others, targets)
         print(
@@ -56,6 +59,14 @@ def lora_settings(
         "alpha": config.alpha / config.rank * rank,
         "target_modules": [target.name for target in targets],
     }
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Inside this context models are made on torch's meta device, under ZeRO-3 as well."""
+    # Takes for given that ZeRO-3 cuts up what is made, so that transformers does not begin to.
+    with torch.device("meta"), set_zero3_state():
+        yield
 
 
 def lora_size(rank: int, targets: list[Target]) -> int:

