@@ -125,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What an earlier run asked besides is kept and scored too.
         kept = {control for control, _ in predictions.answered}
         controls = [None, *(name for name in CONTROLS if name in kept | set(args.controls))]
-        questions = [q for name in controls for q in make_questions(rows, name, args.seed)]
+        questions = [
+            question
+            for name in controls
+            for question in make_questions(rows, name, args.seed, data.task)
+        ]
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Intervals by resampling rows: how far a score would move on other molecules of the same kind."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -29,11 +29,8 @@ def scores_with_intervals(
         integers, have no ends; neither has a score that half of the resamples do not give.
     """
     values = aggregate(rows)
-    n = len(next(iter(rows.values())))
-    random = np.random.default_rng(seed)
     resampled: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(RESAMPLES):
-        index = random.integers(n, size=n)
+    for index in resample(len(next(iter(rows.values()))), seed):
         for name, value in aggregate({key: column[index] for key, column in rows.items()}).items():
             if value is not None:
                 resampled[name].append(value)
@@ -43,7 +40,20 @@ def scores_with_intervals(
         if not isinstance(value, int):
             ends = (None, None)
             if value is not None and len(resampled[name]) > RESAMPLES / 2:
-                tail = (1 - LEVEL) / 2
-                ends = map(float, np.quantile(resampled[name], (tail, 1 - tail)))
+                ends = percentile_interval(resampled[name])
             scores[name] |= zip(("low", "high"), ends, strict=True)
     return scores
+
+
+def resample(n: int, seed: int) -> Iterator[np.ndarray]:
+    """Rows to take from n, with replacement, [n]; `RESAMPLES` times."""
+    random = np.random.default_rng(seed)
+    for _ in range(RESAMPLES):
+        yield random.integers(n, size=n)
+
+
+def percentile_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The ends between which `LEVEL` of the resampled values lie."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values, (tail, 1 - tail))
+    return float(low), float(high)

@@ -83,6 +83,7 @@ CONTROLS = {
     "base_model": "base model, adapter off",
     "no_molecule": "no molecule",
     "shuffled_molecule": "shuffled molecule",
+    "no_string": "no string in the question",
     "training_mean": "mean of the training answers",
 }
 

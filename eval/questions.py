@@ -5,7 +5,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from training.data.qm9 import load_qm9, qm9_properties
 CONTROLS = {
     "no_molecule": "the same model without the molecule's graph; its string stays in the question",
     "shuffled_molecule": "the same model with the graph of another of the molecules asked about",
+    "no_string": "the same model with the graph, without the molecule's string in the question",
     "base_model": "the base LLM alone",
 }
 
@@ -116,24 +117,34 @@ def select_rows(
     return rows
 
 
-def make_questions(rows: Sequence[Mapping], control: str | None, seed: int) -> list[dict]:
+def make_questions(
+    rows: Sequence[Mapping], control: str | None, seed: int, task_of: Callable[[str], Task]
+) -> list[dict]:
     """The records of `predictions.jsonl` before they are answered.
 
     Args:
         rows: from `select_rows`.
         control: key of `CONTROLS`, or None for the model as it is.
         seed: of the shuffled molecules.
+        task_of: from a task's name to the task with the settings of the data.
 
     Raises:
-        ValueError: molecules are to be shuffled, but there is only one.
+        ValueError: molecules are to be shuffled, but there is only one; or a string is to be left
+            out of a question that does not hold it.
     """
     graphs: Mapping[str, str | None]
-    if control is None:
-        graphs = {row["molecule"]: row["molecule"] for row in rows}
+    if control in ("no_molecule", "base_model"):
+        graphs = {row["molecule"]: None for row in rows}
     elif control == "shuffled_molecule":
         graphs = shuffle_molecules([row["molecule"] for row in rows], seed)
     else:
-        graphs = {row["molecule"]: None for row in rows}
+        graphs = {row["molecule"]: row["molecule"] for row in rows}
+
+    def prompt(row: Mapping) -> str:
+        if control != "no_string":
+            return row["prompt"]
+        return task_of(row["task"]).hide_molecule(row["prompt"], row["molecule"], row["row"])
+
     return [
         {
             "row": row["row"],
@@ -141,7 +152,7 @@ def make_questions(rows: Sequence[Mapping], control: str | None, seed: int) -> l
             "control": control,
             "molecule": row["molecule"],
             "graph": graphs[row["molecule"]],
-            "prompt": row["prompt"],
+            "prompt": prompt(row),
             "reference": row["answer"],
         }
         for row in rows

@@ -240,8 +240,8 @@ def _read_lines(path: Path) -> tuple[Mapping[str, Any], ...]:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ResultFileError(
-            f"{path} is missing, and the plots are drawn from it: keep it beside {RESULTS}, or "
-            "score the model again"
+            f"{path} is missing, which holds the answers: keep it beside {RESULTS}, pass the "
+            "folder that eval.benchmark wrote and no copy of its results, or score the model again"
         ) from error
     # Only "\n" ends a line here: str.splitlines would also break at characters that a model may
     # write inside an answer.

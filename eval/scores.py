@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -55,7 +56,7 @@ def score_records(
     scores = {}
     for name in task.metrics:
         metric = METRICS[name]
-        rows = metric.score_rows(**_arguments(name, records, task, tokenizer), policy=policy)
+        rows = metric.score_rows(**metric_arguments(name, records, task, tokenizer), policy=policy)
         scores |= scores_with_intervals(rows, metric.aggregate, seed)
     return scores
 
@@ -121,6 +122,28 @@ def predict_mean(records: Sequence[Mapping], training: Iterable[Mapping]) -> lis
     ]
 
 
+def metric_arguments(
+    metric: str, records: Sequence[Mapping], task: Task, tokenizer: str
+) -> dict[str, Any]:
+    """The arguments of a metric's `score_rows`, but the policy."""
+    references = [record["reference"] for record in records]
+    texts = [record["text"] for record in records]
+    if metric == "property_regression":
+        # A text that was cut off may end in half a number.
+        texts = [record["text"] if record["finished"] else None for record in records]
+        unit = unit_of(task, records[0]["property"])
+        return {"predictions": texts, "references": [*map(float, references)], "unit": unit}
+    if metric == "property_roc_auc":
+        return {
+            "predictions": [record["p_yes"] for record in records],
+            "references": [int(task.parse(reference)) for reference in references],
+            "labels": [record["property"] for record in records],
+        }
+    if metric == "caption_overlap":
+        return {"predictions": texts, "references": references, "tokenizer": tokenizer}
+    return {"predictions": texts, "references": references, "notation": task.notation}
+
+
 def group_by(records: Iterable[Mapping], *keys: str) -> dict[tuple, list[Mapping]]:
     """Records by the values of these keys, in the order in which they come."""
     groups: dict[tuple, list[Mapping]] = {}
@@ -145,7 +168,12 @@ def print_scores(entries: Sequence[Mapping], policy: str, console: Console) -> N
     for (_, source, asked), alike in group_by(entries, "task", "source", "property").items():
         ours = alike[0]
         title = f"{source} {asked or ours['task']}, policy: {policy}, n = {ours['n']}"
-        table = Table(title=title + (f", in {ours['unit']}" if ours["unit"] else ""))
+        # With lines between them, the columns of all controls are too wide for 80 characters.
+        table = Table(
+            title=title + (f", in {ours['unit']}" if ours["unit"] else ""),
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
         for heading in ("", "model", "95% interval"):
             table.add_column(heading)
         for other in alike[1:]:
@@ -168,28 +196,6 @@ def show_interval(score: Mapping[str, float | int | None]) -> str:
     if score.get("low") is None:
         return ""
     return f"{show_value(score['low'])} to {show_value(score['high'])}"
-
-
-def _arguments(
-    metric: str, records: Sequence[Mapping], task: Task, tokenizer: str
-) -> dict[str, Any]:
-    """The arguments of a metric's `score_rows`, but the policy."""
-    references = [record["reference"] for record in records]
-    texts = [record["text"] for record in records]
-    if metric == "property_regression":
-        # A text that was cut off may end in half a number.
-        texts = [record["text"] if record["finished"] else None for record in records]
-        unit = unit_of(task, records[0]["property"])
-        return {"predictions": texts, "references": [*map(float, references)], "unit": unit}
-    if metric == "property_roc_auc":
-        return {
-            "predictions": [record["p_yes"] for record in records],
-            "references": [int(task.parse(reference)) for reference in references],
-            "labels": [record["property"] for record in records],
-        }
-    if metric == "caption_overlap":
-        return {"predictions": texts, "references": references, "tokenizer": tokenizer}
-    return {"predictions": texts, "references": references, "notation": task.notation}
 
 
 def _are_alike(task: Task, by_property: Mapping[tuple, Any]) -> bool:

@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             str(count): score_shared(rows, task, model, processor, max_new_tokens, count)
             for count in MOLECULES_PER_BATCH
         }
-        asked = make_questions(rows, None, seed=0)
+        asked = make_questions(rows, None, seed=0, task_of=data.task)
         mean = predict_mean(asked, data.splits["train"])
         scores["predict the mean"] = score_records(mean, task)
         for label, score in scores.items():

@@ -9,8 +9,9 @@ checkpoint was trained on (properties, labels, notation) is stored with its proc
 
 import math
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from .molecules_mora import (
     MoleculeError,
@@ -33,6 +34,9 @@ class Task:
         metrics: names of the metric modules that judge the answers.
         notation: how molecules are spelled in questions and answers, `"smiles"` or `"selfies"`.
     """
+
+    # What a question says in place of the string of its molecule.
+    hidden: ClassVar[str] = "this molecule"
 
     prompts: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -87,6 +91,38 @@ class Task:
         """Spell molecules, given as SMILES, in the task's notation."""
         return to_selfies(smiles) if self.notation == "selfies" else smiles
 
+    def hide_molecule(self, question: str, molecule: str, row: int | None = None) -> str:
+        """The question with words in place of its molecule's string, which only the graph tells.
+
+        The string is replaced wherever it stands as a word of its own, also in what a user has
+        asked; another spelling of the molecule there stays, and so do the reagents of a reaction,
+        which are no part of the graph.
+
+        Args:
+            question: what `question` has made, in any of its wordings.
+            molecule: SMILES of the graph, as `graph` gives it and the rows of data hold it.
+            row: its position in the caller's list, for the error message.
+
+        Raises:
+            ValueError: the question does not spell this molecule.
+        """
+        spelled = self._spelling(question, molecule)
+        if spelled is not None:
+            # Beside it may stand marks such as a colon, but no other part of a molecule.
+            word = rf"(?<!\S)([(\"']*){re.escape(spelled)}(?=[)\"'.,:;?!]*(?:\s|$))"
+            question, count = re.subn(word, rf"\1{self.hidden}", question)
+            if count:
+                return question
+        where = "" if row is None else f"Row {row}: "
+        raise ValueError(
+            f"{where}the question {question!r} does not spell {molecule!r} in {self.notation}, so "
+            "it cannot be hidden: prepare the data again with this version."
+        )
+
+    def _spelling(self, question: str, molecule: str) -> str | None:
+        """How the question would spell the molecule of a graph."""
+        return self.spell(molecule)
+
     def _prompt(self, phrasing: int, **values: str) -> str:
         if not 0 <= phrasing < len(self.prompts):
             raise ValueError(
@@ -113,6 +149,8 @@ class MoleculeAnswer(Task):
 @dataclass(frozen=True)
 class ForwardReactionPrediction(MoleculeAnswer):
     """Which product the reactants give; the graph holds all reactants."""
+
+    hidden: ClassVar[str] = "these molecules"
 
     prompts: tuple[str, ...] = (
         "Predict the product of these reactants: {reactants}{reagents}",
@@ -156,6 +194,8 @@ class Retrosynthesis(MoleculeAnswer):
 class ReagentPrediction(MoleculeAnswer):
     """Which reagents a reaction needs; the graph holds reactants and product."""
 
+    hidden: ClassVar[str] = "this reaction"
+
     prompts: tuple[str, ...] = (
         "Which reagents does this reaction need? {reaction}",
         "Suggest reagents for {reaction}",
@@ -183,6 +223,18 @@ class ReagentPrediction(MoleculeAnswer):
     def graph(self, molecule: str) -> str:
         """Reactants and product as the components of one graph."""
         return ".".join(self._sides(molecule))
+
+    def _spelling(self, question: str, molecule: str) -> str | None:
+        """The reaction in the question, if it has the atoms of the graph.
+
+        The graph no longer tells which side its components are from.
+        """
+        for word in question.split():
+            reactants, arrow, product = word.partition(">>")
+            both = read_smiles(f"{reactants}.{product}", self.notation) if arrow else None
+            if both is not None and _elements(both) == _elements(molecule):
+                return word
+        return None
 
     def _sides(self, reaction: str) -> tuple[str, str]:
         reactants, arrow, product = reaction.partition(">>")
@@ -394,6 +446,10 @@ def task_settings(task: Task) -> dict[str, Any]:
     """The `settings` that make the same task again, for a processor's file."""
     default = asdict(type(task)())
     return {key: value for key, value in asdict(task).items() if value != default[key]}
+
+
+def _elements(smiles: str) -> Counter[str]:
+    return Counter(atom.GetSymbol() for atom in parse_molecule(smiles, "smiles").GetAtoms())
 
 
 def _number(value: Any) -> float:

@@ -29,7 +29,7 @@ from training.methods.models import make_model
 
 QM9 = {"properties": ["homo", "gap"], "train": 8, "validation": 1, "test": 3, "seed": 0}
 TINY = {"rank": 2, "target_modules": ["q_proj", "down_proj"]}
-CONTROLS = "no_molecule,shuffled_molecule,base_model"
+CONTROLS = "no_molecule,shuffled_molecule,no_string,base_model"
 # Product, reactants and class of reactions that exist.
 REACTIONS = [
     ("CC(=O)OCC", "CC(=O)O.CCO", 2),
@@ -154,11 +154,15 @@ def test_a_saved_model_is_scored_end_to_end(
 
     test = load_qm9(**QM9)["test"].to_list()
     lines = read_lines(output / "predictions.jsonl")
-    assert [line["row"] for line in lines] == [*range(6)] * 4
-    for line, row in zip(lines, test * 4, strict=True):
+    assert [line["row"] for line in lines] == [*range(6)] * 5
+    for line, row in zip(lines, test * 5, strict=True):
         assert line["reference"] == row["answer"]
-        assert [line[key] for key in ("id", "property", "molecule", "prompt")] == [
-            row[key] for key in ("id", "property", "molecule", "prompt")
+        prompt = row["prompt"]
+        if line["control"] == "no_string":
+            prompt = prompt.replace(f" of {row['molecule']} in", " of this molecule in")
+        assert line["prompt"] == prompt
+        assert [line[key] for key in ("id", "property", "molecule")] == [
+            row[key] for key in ("id", "property", "molecule")
         ]
     texts = {line["control"]: [] for line in lines}
     for line in lines:
@@ -166,7 +170,9 @@ def test_a_saved_model_is_scored_end_to_end(
     assert list(texts) == [None, *CONTROLS.split(",")]
     # A row without a molecule gets the untouched base model.
     assert texts["no_molecule"] == texts["base_model"]
-    assert texts[None] not in (texts["base_model"], texts["shuffled_molecule"])
+    assert texts[None] not in (texts["base_model"], texts["shuffled_molecule"], texts["no_string"])
+    # The question is the same for all molecules, so the graph alone can tell them apart.
+    assert len(set(texts["no_string"])) > len(QM9["properties"])
 
     results = results_of(output)
     assert (results["policy"], results["method"], results["device"]) == ("strict", "mora", "cpu")
@@ -250,9 +256,9 @@ def test_the_whole_answer_scores_one(
     truth = {}
     make = benchmark.make_questions
 
-    def remember(rows, control, seed):
+    def remember(rows, *others):
         truth.update((row["prompt"], row["answer"]) for row in rows)
-        return make(rows, control, seed)
+        return make(rows, *others)
 
     def answer(model, processor, prompts, *args, **kwargs):
         return [Answer(t := truth[p], True, {"Yes": 0.9}.get(t, 0.1)) for p in prompts]

@@ -4,10 +4,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from modeling_mora import MoleculeError, MoraProcessor
+from modeling_mora.molecules_mora import canonical_smiles, parse_molecule
 from modeling_mora.tasks_mora import TASKS, get_task, task_settings
 
 TASK = get_task("property_prediction")
@@ -167,6 +169,60 @@ def test_every_task_asks_writes_and_reads(name, asked, graph, value, written, no
     expected = {"Yes": True, "0.3280": 0.328}.get(written, written)
     assert task.parse(answer) == expected
     assert task.metrics
+
+
+HIDDEN = {
+    "forward_reaction_prediction": "these molecules",
+    "reagent_prediction": "this reaction",
+}
+
+
+@pytest.mark.parametrize("notation", ["smiles", "selfies"])
+@pytest.mark.parametrize(("name", "asked", "graph", "value", "written"), EXAMPLES)
+def test_words_stand_in_place_of_the_molecule(name, asked, graph, value, written, notation):
+    task = get_task(name, notation=notation, **SETTINGS.get(name, {}))
+    molecule = canonical_smiles(parse_molecule(graph))  # as the rows of data have it
+    spelled = ">>".join(map(task.spell, asked["molecule"].split(">>")))
+    for phrasing in range(len(task.prompts)):
+        question = task.question(**asked, phrasing=phrasing)
+        before, _, behind = question.partition(spelled)
+        words = HIDDEN.get(name, "this molecule")
+        assert task.hide_molecule(question, molecule) == before + words + behind
+        with pytest.raises(ValueError, match=r"Row 7: the question '.*' does not spell 'CCN'"):
+            task.hide_molecule(question, "CCN", row=7)
+        other = "selfies" if notation == "smiles" else "smiles"
+        with pytest.raises(ValueError, match=f"does not spell '.*' in {other}"):
+            replace(task, notation=other).hide_molecule(question, molecule)
+
+
+@pytest.mark.parametrize(
+    ("question", "molecule", "hidden"),
+    [
+        ("HOMO-LUMO gap of O in hartree?", "O", "HOMO-LUMO gap of this molecule in hartree?"),
+        ("What is known about C?", "C", "What is known about this molecule?"),
+        ("CO: pKa of C-OH?", "CO", "this molecule: pKa of C-OH?"),
+        ("Is (CCO), or CCO.O, wet? CCO", "CCO", "Is (this molecule), or CCO.O, wet? this molecule"),
+        ("CC(=O)O A=O? [O] 'C=O' C=O", "C=O", "CC(=O)O A=O? [O] 'this molecule' this molecule"),
+        (r"What is F/C=C\F good for? F/C=C\F", r"F/C=C\F", "What is {0} good for? {0}"),
+    ],
+)
+def test_the_string_is_hidden_as_a_word_alone(question, molecule, hidden):
+    task = get_task("molecule_qa")
+    assert task.hide_molecule(question, molecule) == hidden.format("this molecule")
+
+
+def test_reagents_are_not_in_the_graph_and_stay():
+    task = get_task("forward_reaction_prediction")
+    question = task.question("CCO", reagents="CCO.O", phrasing=1)
+    assert task.hide_molecule(question, "CCO") == (
+        "What do these molecules react to? these molecules Reagents: CCO.O"
+    )
+
+
+@pytest.mark.parametrize("reaction", ["CCO>>", ">>CCO", "CCO>>C(", "CCO>CCC", "CCO >> CC"])
+def test_no_reaction_is_hidden_but_that_of_the_graph(reaction):
+    with pytest.raises(ValueError, match=r"^the question 'Suggest.*' does not spell 'CC.CCO'"):
+        get_task("reagent_prediction").hide_molecule(f"Suggest reagents for {reaction}", "CC.CCO")
 
 
 @pytest.mark.parametrize("name", ["forward_reaction_prediction", "retrosynthesis"])

@@ -51,7 +51,9 @@ UNUSED = {
 }
 
 
-def check_method(model_args: "ModelArguments", flags: list[str]) -> None:
+def check_method(
+    model_args: "ModelArguments", data_args: "DataArguments", flags: list[str]
+) -> None:
     """Refuse flags that mean nothing to the method, and set such keys of a recipe aside.
 
     One recipe serves all methods that are compared, so it may say more than one of them uses; a
@@ -59,6 +61,7 @@ def check_method(model_args: "ModelArguments", flags: list[str]) -> None:
 
     Args:
         model_args: those keys are put back to their defaults.
+        data_args: so is `hide_string`, for a method that reads no graphs.
         flags: the command line behind the recipe.
 
     Raises:
@@ -71,18 +74,19 @@ def check_method(model_args: "ModelArguments", flags: list[str]) -> None:
             f"lora_match={model_args.lora_match!r}: use one of {', '.join(LORA_MATCHES)}."
         )
     given = {flag[2:].partition("=")[0].replace("-", "_") for flag in flags}
-    unused = unused_arguments(model_args)
-    for name in unused:
+    unused = dict.fromkeys(unused_arguments(model_args), model_args)
+    if data_args.hide_string != 0 and "graph_encoder" in UNUSED[model_args.method]:
+        unused["hide_string"] = data_args
+    for name, of in unused.items():
         if name in given:
             raise ValueError(
-                f"{name}={getattr(model_args, name)} means nothing to method={model_args.method}: "
-                "leave it out."
+                f"{name}={getattr(of, name)} means nothing to method={model_args.method}: leave it "
+                "out."
             )
     if unused:
         print(f"Of the recipe, method={model_args.method} does not use {', '.join(unused)}.")
-    default = type(model_args)()
-    for name in unused:
-        setattr(model_args, name, getattr(default, name))
+    for name, of in unused.items():
+        setattr(of, name, getattr(type(of)(), name))
 
 
 def unused_arguments(model_args: "ModelArguments") -> list[str]:
@@ -111,6 +115,8 @@ def check_arguments(
         train_molecules=data_args.train_molecules,
         max_length=data_args.max_length,
     )
+    if not 0 <= data_args.hide_string <= 1:
+        raise ValueError(f"hide_string={data_args.hide_string}: give a share from 0 to 1.")
     check_monitors(data_args, training_args)
     if data_args.prepared is not None:
         check_prepared(data_args, training_args)

@@ -163,6 +163,13 @@ class DataArguments:
             "the loss; 0 for none."
         },
     )
+    hide_string: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training questions, from 0 to 1, that do not hold the molecule's "
+            "string, so that only the graph says what it is; `seed` draws them."
+        },
+    )
 
     @staticmethod
     def qm9_keys() -> tuple[str, ...]:
@@ -219,6 +226,6 @@ def parse_arguments(
             f"{recipe} has a data section, but `prepared` does not say where its data are: run "
             f"`python -m training.prepare {recipe} --output_dir DIR` and add `--prepared DIR`."
         )
-    check_method(model_args, flags)
+    check_method(model_args, data_args, flags)
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args

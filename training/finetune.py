@@ -38,6 +38,7 @@ from training.data.prepared import load_prepared
 from training.data.qm9 import load_qm9, qm9_properties
 from training.graph_encoder import load_graph_encoder
 from training.guards import GuardError
+from training.hidden_strings import hide_strings
 from training.methods.models import READS_GRAPHS, make_model, outline_model
 from training.plan import print_plan
 from training.progress import ReadableProgress
@@ -145,6 +146,10 @@ def make_trainer(
         tasks=data.tasks,
     )
     scorer = make_scorer(model_args, data_args, training_args, data, processor)
+    if data_args.hide_string > 0:
+        data.splits["train"] = hide_strings(
+            data.splits["train"], data_args.hide_string, training_args.seed, processor.task
+        )
     train_dataset, validation_dataset = (
         tokenize_dataset(data.splits[split], processor.tokenizer, data.max_length)
         if split in data.splits
