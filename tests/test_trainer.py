@@ -10,7 +10,8 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from modeling_mora import MoraForCausalLM
-from training.trainer import MoraTrainer, leave_out_frozen
+from training.frozen_weights import leave_out_frozen
+from training.trainer import MoraTrainer
 
 
 def enable(monkeypatch: pytest.MonkeyPatch, wrapper: str) -> None:

@@ -18,7 +18,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from training.arguments import ModelArguments
 from training.checkpoints import choose_checkpoint, free_space, megabytes
-from training.trainer import MoraTrainer, is_frozen, n_bytes, n_values
+from training.frozen_weights import is_frozen
+from training.trainer import MoraTrainer, n_bytes, n_values
 
 # The first prefix, or part, of a parameter's name that fits.
 PARTS = {

@@ -24,12 +24,8 @@ from transformers import PreTrainedModel
 
 from modeling_mora import MoraProcessor
 from modeling_mora.chat_mora import end_token_ids, read_answer
-from modeling_mora.tasks_mora import (
-    MoleculeAnswer,
-    PropertyClassification,
-    PropertyPrediction,
-    Task,
-)
+from modeling_mora.reaction_tasks_mora import MoleculeAnswer
+from modeling_mora.tasks_mora import PropertyClassification, PropertyPrediction, Task
 
 FILE = "scored_answers.jsonl"
 # Tokens beyond the longest right answer: what needs more is not the answer that was asked for.

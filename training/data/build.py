@@ -31,7 +31,8 @@ from modeling_mora import (
     tasks_mora,
 )
 from modeling_mora.molecules_mora import MoleculeError, canonical_smiles, parse_molecule
-from modeling_mora.tasks_mora import MoleculeAnswer, Task, get_task
+from modeling_mora.reaction_tasks_mora import MoleculeAnswer
+from modeling_mora.tasks_mora import Task, get_task
 from training.data.files import ROW
 from training.data.rejections import RejectedRowError, Rejections
 from training.data.source import RawExample, RowError, Source
