@@ -62,7 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--split", default="test", help="which split of it (default: test)")
     parser.add_argument("--task", nargs="+", help="only these tasks (default: all in the split)")
-    parser.add_argument("--max_examples", type=int, help="only the first N rows")
+    parser.add_argument("--max_examples", type=int, help="only N rows, evenly spread")
     parser.add_argument(
         "--controls",
         default="",

@@ -93,7 +93,7 @@ def select_rows(
         data: where they come from.
         split: such as `"test"`.
         tasks: only these; None for all.
-        max_examples: only so many, the first ones.
+        max_examples: only so many, evenly spread, as a split may lie source by source or sorted.
 
     Raises:
         ValueError: there is no such split or task, or no row.
@@ -111,7 +111,9 @@ def select_rows(
         {"row": number, **row}
         for number, row in enumerate(rows)
         if tasks is None or row["task"] in tasks
-    ][:max_examples]
+    ]
+    if max_examples is not None and max_examples < len(rows):
+        rows = [rows[i * len(rows) // max_examples] for i in range(max_examples)]
     if not rows:
         raise ValueError(f"the split {split!r} of {data.name} is empty: nothing to score")
     return rows

@@ -32,7 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Score a MoRA model with the weights of a batch's molecules mixed.",
     )
     parser.add_argument("--model", required=True, help="MoRA checkpoint: a folder or a Hub id")
-    parser.add_argument("--max_examples", type=int, help="only the first N test rows")
+    parser.add_argument("--max_examples", type=int, help="only N test rows, evenly spread")
     args = parser.parse_args(arguments)
     if args.max_examples is not None and args.max_examples < 1:
         parser.error(f"--max_examples {args.max_examples}: ask for at least one row")

@@ -64,7 +64,9 @@ def data() -> BenchmarkData:
 def test_rows_keep_their_number_in_the_split(data: BenchmarkData):
     rows = select_rows(data, "test", ["molecule_captioning"], None)
     assert [(row["row"], row["id"]) for row in rows] == [(3, "m2")]
-    assert [row["row"] for row in select_rows(data, "test", None, 2)] == [0, 1]
+    assert [row["row"] for row in select_rows(data, "test", None, 2)] == [0, 2]
+    assert [row["row"] for row in select_rows(data, "test", None, 3)] == [0, 1, 2]
+    assert len(select_rows(data, "test", None, 9)) == 4
 
 
 def test_unknown_splits_tasks_and_empty_splits_are_named(data: BenchmarkData):
