@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from training import argument_checks
 from training.compare import prepare_run
 from training.comparison import full_recipe, read_comparison
 
+SHIPPED = sorted((Path(__file__).parents[1] / "training" / "comparisons").glob("*.yaml"))
 CONTENT = {
     "tier": "cpu",
     "seeds": [0, 1],
@@ -28,6 +30,18 @@ def write(folder: Path, **changes: object) -> Path:
     path = folder / "gaps.yaml"
     path.write_text(yaml.safe_dump({"recipe": str(recipe)} | CONTENT | changes))
     return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_comparisons_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where data and graph encoder are there."""
+    info = {"rows": {"train": 1, "validation": 1}, "tasks": {}}
+    monkeypatch.setattr(argument_checks, "check_graph_encoder", lambda name: None)
+    monkeypatch.setattr(argument_checks, "read_info", lambda path: info)
+    monkeypatch.chdir(SHIPPED[0].parents[2])
+    comparison = read_comparison(path)
+    assert path.stem.endswith(comparison.tier)
+    assert len(comparison.seeds) == (1 if comparison.tier == "cpu" else 3)
 
 
 def test_arms_and_searches(tmp_path: Path):
