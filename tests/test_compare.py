@@ -100,7 +100,7 @@ def trained(commands: list[list[str]]) -> list[list[str]]:
 
 def check_outcome(folder: Path) -> None:
     """Results and report are there, of the learning rate that learns."""
-    results = {path.name: json.loads(path.read_text()) for path in folder.glob("results/*/*")}
+    results = {path.name: json.loads(path.read_text()) for path in folder.glob("results/*/*.json")}
     assert sorted(results) == ["lora@learning_rate=0.01-seed-0.json", "mora-seed-0.json"]
     lora, mora = (results[name] for name in sorted(results))
     assert lora["method"] == "lora" and mora["method"] == "mora"
@@ -110,7 +110,7 @@ def check_outcome(folder: Path) -> None:
     assert mora["comparison"]["steps"] == 2 and mora["comparison"]["tier"] == "cpu"
     assert "shuffled_molecule" in {score["control"] for score in mora["scores"]}
     assert "shuffled_molecule" not in {score["control"] for score in lora["scores"]}
-    report = folder / "runs" / "gaps" / "report"
+    report = folder / "results" / "gaps" / "report"
     assert "gaps, tier cpu" in (report / "report.md").read_text()
     for picture in ("loss.png", "eval_loss.png"):
         assert (report / picture).read_bytes().startswith(b"\x89PNG")
@@ -120,9 +120,9 @@ def check_outcome(folder: Path) -> None:
 def test_processes_side_by_side(gaps: Path):
     """With a process for each command, two at a time."""
     assert main(gaps, "--parallel", "2", "--arms", "lora") == 0
-    (result,) = gaps.parent.glob("results/*/*")
+    (result,) = gaps.parent.glob("results/*/*.json")
     assert result.name == "lora@learning_rate=0.01-seed-0.json"
-    assert (gaps.parent / "runs" / "gaps" / "report" / "report.md").exists()
+    assert (gaps.parent / "results" / "gaps" / "report" / "report.md").exists()
 
 
 def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
@@ -174,8 +174,8 @@ def test_a_failing_arm_does_not_stop_the_others(
     broken = {"warmup_steps": 5, "lr_scheduler_type": "constant_with_warmup", "max_steps": 1}
     arms = {"broken": broken, "mora": {}}
     assert main(write(gaps.parent, arms)) == 1
-    assert [path.name for path in gaps.parent.glob("results/*/*")] == ["mora-seed-0.json"]
-    assert (gaps.parent / "runs" / "gaps" / "report" / "report.md").exists()
+    assert [path.name for path in gaps.parent.glob("results/*/*.json")] == ["mora-seed-0.json"]
+    assert (gaps.parent / "results" / "gaps" / "report" / "report.md").exists()
     printed = " ".join(capsys.readouterr().out.split())
     assert "broken/seed-0: train ended with code 1: training.finetune: error: " in printed
     assert "error: broken/seed-0 has failed, see its logs in" in printed

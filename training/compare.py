@@ -7,8 +7,8 @@
 
 `OUTPUT_DIR/NAME/ARM/seed-N` holds a run: its recipe, model, logs and scores. Interrupted? The same
 command goes on: what is trained or scored is kept, and a training resumes from its checkpoint. At
-the end there is one result file for each run in `eval/results/NAME`, and a page with tables and
-plots in `OUTPUT_DIR/NAME/report`.
+the end `eval/results/NAME` holds one result file for each run, and `report` with a page of tables
+and plots.
 """
 
 import argparse
@@ -129,10 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen += [run for run in runs[arm] if run.variant == best.variant]
     failed += run_all(lambda run: finish(run, comparison), chosen, args.parallel)
     done = [run for run in chosen if run not in failed]
+    results = args.results_dir / comparison.name
     for run in done:
-        write_result(run, runs[run.variant.arm], comparison, args.results_dir / comparison.name)
+        write_result(run, runs[run.variant.arm], comparison, results)
     if done:
-        report(done, comparison, folder / "report")
+        report(done, comparison, results / "report")
     for run in failed:
         print(f"training.compare: error: {run.name} has failed, see its logs in {run.folder}")
     return 1 if failed else 0
@@ -281,7 +282,7 @@ def describe_hardware() -> str:
     """The accelerator, or processor and number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    processor = platform.processor() or platform.machine()
+    processor = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
