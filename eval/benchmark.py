@@ -42,6 +42,7 @@ from eval.questions import (
     select_rows,
 )
 from eval.scores import print_scores, score_all
+from modeling_mora.base_models_mora import short_name
 from training.data.prepared import load_prepared
 
 SCHEMA = 1
@@ -187,7 +188,7 @@ def describe_model(name_or_path: str, model: PreTrainedModel) -> dict[str, str |
     return {
         "method": method_of(name_or_path),
         "revision": getattr(model.config, "_commit_hash", None),
-        "base_model": model.config.base_model_name_or_path,
+        "base_model": short_name(model.config.base_model_name_or_path),
         "base_revision": model.config.base_revision,
         "base_fingerprint": model.config.base_fingerprint,
         "adapter_sha256": adapter_fingerprint(model),

@@ -90,6 +90,14 @@ def resolve_base(name: str) -> str:
     return str(checkpoint)
 
 
+def short_name(path: str) -> str:
+    """The short name whose converted checkpoint `path` is, otherwise `path` unchanged."""
+    for name, base in WHEEL_BASES.items():
+        if Path(path) == cache_dir() / base.folder:
+            return name
+    return path
+
+
 def cache_dir() -> Path:
     """Folder for converted base models: `$MORA_CACHE`, or `mora` in the user's cache folder."""
     if os.environ.get("MORA_CACHE"):

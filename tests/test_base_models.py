@@ -44,6 +44,7 @@ def test_converted_once(conversions: list[Path], tmp_path: Path, name: str):
     assert path.parent == tmp_path / "cache"
     assert {file.name for file in path.iterdir()} == {"config.json", "model.safetensors"}
     assert base_model.resolve_base(name) == str(path)
+    assert base_model.short_name(str(path)) == name and base_model.short_name("org/x") == "org/x"
     assert len(conversions) == 1
 
 
