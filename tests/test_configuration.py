@@ -47,3 +47,10 @@ def test_defaults_follow_the_rank():
 def test_bad_values_are_clear_errors(values, message):
     with pytest.raises(ValueError, match=message):
         MoraConfig(**values)
+
+
+def test_the_folder_of_the_base_is_said_once(tiny_base, tmp_path):
+    """Not in the LLM's own configuration too, where it would stay when the base is renamed."""
+    config = MoraConfig(text_config=AutoConfig.from_pretrained(tiny_base))
+    config.save_pretrained(tmp_path)
+    assert str(tiny_base) not in (tmp_path / "config.json").read_text()

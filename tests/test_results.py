@@ -1,0 +1,39 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The results that come with the project: whole, of this layout, and without traces."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+RESULTS = Path(__file__).parents[1] / "eval" / "results"
+FILES = sorted(RESULTS.glob("*/*.json"))
+
+
+def test_each_comparison_has_a_report():
+    assert FILES
+    for folder in {path.parent for path in FILES}:
+        page = (folder / "report" / "report.md").read_text(encoding="utf-8")
+        for line in page.splitlines():
+            if line.startswith("!["):
+                assert (folder / "report" / line.split("](")[1].split(")")[0]).exists(), line
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_result_says_how_it_came_about(path: Path):
+    text = path.read_text(encoding="utf-8")
+    for trace in ("/root", "/home", "/tmp", "/work"):
+        assert trace not in text
+    results = json.loads(text)
+    comparison = results["comparison"]
+    assert comparison["name"] == path.parent.name
+    assert comparison["tier"] in ("cpu", "gpu") and comparison["hardware"]
+    assert comparison["arm"] == path.name.split("@")[0].split("-seed-")[0]
+    assert comparison["steps"] > 0 and comparison["train_runtime_s"] > 0
+    assert comparison["recipe"]["seed"] == comparison["seed"]
+    entries = [entry for entry in results["scores"] if entry["control"] is None]
+    assert entries and sum(entry["n"] for entry in entries) >= 400
+    for entry in entries:
+        intervals = [m for m in entry["metrics"].values() if m.get("low") is not None]
+        assert intervals and all(m["low"] <= m["value"] <= m["high"] for m in intervals)
