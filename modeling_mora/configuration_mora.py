@@ -140,7 +140,7 @@ class MoraConfig(PreTrainedConfig):
             self.text_config = AutoConfig.for_model(
                 **{"model_type": "llama"} | (self.text_config or {})
             )
-        # Its folder on the machine of the training; `base_model_name_or_path` says what others need.
+        # A folder of the machine of the training; `base_model_name_or_path` is what others need.
         self.text_config.name_or_path = ""
         if not isinstance(self.graph_config, PreTrainedConfig):
             self.graph_config = MoraGraphConfig(**(self.graph_config or {}))

@@ -31,7 +31,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from training.checkpoints import find_checkpoints
 from training.comparison import Comparison, Variant, full_recipe, read_comparison
-from training.loss_curves import compare_curves, draw_curves, read_curve
+from training.loss_curves import compare_curves, draw_learning, read_curve
 
 RECIPE = "recipe.yaml"
 BENCHMARK = "benchmark"
@@ -296,7 +296,8 @@ def report(runs: Sequence[Run], comparison: Comparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for metric in ("loss", "eval_loss"):
         curves = {run.name: read_curve(run.folder, metric) for run in runs}
-        draw_curves(curves, metric, f"{comparison.name}: {metric}", folder / f"{metric}.png")
+        named = {name.replace("@", "\n"): curve for name, curve in curves.items()}
+        draw_learning(named, metric, f"{comparison.name}: {metric}", folder / f"{metric}.png")
     console.print(compare_curves(curves))
     command = ["eval.report", *(str(run.results) for run in runs), "--output_dir", str(folder)]
     command += ["--title", f"{comparison.name}, tier {comparison.tier}"]

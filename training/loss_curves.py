@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich import box
@@ -122,6 +123,23 @@ def draw_curves(curves: dict[str, Curve], metric: str, title: str, path: Path) -
     for axes in (above, below):
         axes.grid(alpha=0.3)
     canvas.print_png(path)
+
+
+def draw_learning(curves: dict[str, Curve], metric: str, title: str, path: Path) -> None:
+    """Write a PNG of curves that are not meant to be the same."""
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(list(curve), list(curve.values()), "o-", markersize=3, linewidth=1.3, label=name)
+    # From the first values on, all of a training's loss would be a flat line.
+    values = sorted(value for curve in curves.values() for value in curve.values())
+    axes.set_ylim(values[0] - 0.02, 1.05 * np.quantile(values, 0.9))
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    FigureCanvasAgg(figure).print_png(path)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def save_error_by_size(answers: Sequence[Answers], path: Path) -> bool:
         return False
     columns = min(len(properties), 3)
     lines = -(-len(properties) // columns)
-    legend = 0.25 * -(-len(answers) // 2)
+    legend = 0.25 * len(answers)
     figure = new_figure(max(5.5 * columns, 7.5), 3.6 * lines + legend)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, property in zip(panels, properties, strict=False):

@@ -61,13 +61,11 @@ def offsets(series: int) -> np.ndarray:
     return np.linspace(-spread / 2, spread / 2, series)
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
+def legend_below(figure: Figure, axes: Axes) -> None:
     """One legend for the whole figure, under it, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-        )
+        figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=9)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float, float]:

@@ -72,7 +72,7 @@ def save_reaction_classes(answers: Sequence[Answers], path: Path) -> None:
     figure = new_figure(9.0, height)
     axes = figure.subplots()
     draw_reaction_classes(axes, answers, classes)
-    legend_below(figure, axes, columns=1)
+    legend_below(figure, axes)
     save(figure, path)
 
 

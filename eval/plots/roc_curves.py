@@ -27,7 +27,7 @@ def save_roc_curves(answers: Sequence[Answers], path: Path) -> None:
         draw_roc(axes, [one.of(label) for one in answers], label)
     for axes in panels[len(labels) :]:
         axes.remove()
-    legend_below(figure, panels[0], columns=1)
+    legend_below(figure, panels[0])
     save(figure, path)
 
 

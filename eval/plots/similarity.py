@@ -26,7 +26,7 @@ def save_similarity(answers: Sequence[Answers], path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 1))
     draw_histograms(left, answers)
     draw_ends(right, answers)
-    legend_below(figure, left, columns=1)
+    legend_below(figure, left)
     save(figure, path)
 
 
