@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 from modeling_mora import MoraForCausalLM
 from modeling_mora import base_models_mora as base_model
+from modeling_mora.export_mora import export_lora
 
 
 @pytest.fixture
@@ -181,3 +182,7 @@ def test_a_checkpoint_names_the_base_by_its_short_name(
     assert loaded.config.base_revision is None
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+    # PEFT knows no short names.
+    export_lora(loaded, "CCO", tmp_path / "lora")
+    base = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    assert base["base_model_name_or_path"] == str(tmp_path / "two" / "tiny-folder")
