@@ -27,6 +27,10 @@ TEST_READY := $(VENV)/.test-ready
 # A checkpoint that comes with the project.
 RELEASED := checkpoints/qm9-gap
 QUICKSTART := runs/quickstart
+# The row of the README's table that `make reproduce` trains and scores anew, and its encoder.
+ARM ?= mora@learning_rate=0.004
+REPRODUCED := runs/reproduced
+ENCODER := runs/pretrain_graph_qm9
 # An interrupted quickstart goes on from its last checkpoint.
 RESUME = $(if $(wildcard $(QUICKSTART)/checkpoint-*),--resume_from_checkpoint true)
 
@@ -63,7 +67,7 @@ endef
 export CHECK_MOLECULES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint clean
+.PHONY: help setup quickstart reproduce test lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -78,8 +82,16 @@ quickstart: $(READY)  ## ask a released model about MOLECULES="CCO ...", fine-tu
 	$(RUN) eval.benchmark --model $(QUICKSTART) --output_dir $(QUICKSTART)/eval --controls base_model
 	$(RUN) eval.report $(QUICKSTART)/eval --output_dir $(QUICKSTART)/report
 	$(call ask,$(QUICKSTART))
+
+reproduce: $(ENCODER)/pretraining.json  ## train and score one row of the README's table again: ARM=lora@learning_rate=0.004
+	$(RUN) training.compare training/comparisons/qm9_gap_cpu.yaml --arms $(ARM) \
+		--output_dir $(REPRODUCED) --results_dir $(REPRODUCED)/results
+
+$(ENCODER)/pretraining.json: | $(READY)
+	$(RUN) training.pretrain_graph training/recipes/pretrain_graph_qm9.yaml
+
 # Set-up has fetched all there is to fetch: whatever asks the Hub now shall fail, not wait.
-quickstart: export HF_HUB_OFFLINE := 1
+quickstart reproduce: export HF_HUB_OFFLINE := 1
 
 test: $(TEST_READY)  ## run the tests, or some of them: TESTS=tests/test_laws.py
 	$(RUN) pytest -n 2 -m "not gpu" $(TESTS)
@@ -91,7 +103,7 @@ lint: $(READY)  ## check style and format
 	$(RUN) ruff format --check
 
 clean:  ## remove .venv, downloads, the quickstart's results and caches
-	rm -rf $(VENV) $(WHEELS) $(QUICKSTART) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(WHEELS) $(QUICKSTART) $(REPRODUCED) build *.egg-info .pytest_cache .ruff_cache
 
 # Always from scratch, so that what an interrupted set-up left behind, or an older setup.py asked
 # for, is gone.

@@ -140,6 +140,16 @@ def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
     assert [command[0] for command in commands] == ["eval.benchmark"] * 2 + ["eval.report"]
 
 
+def test_one_value_of_a_search(gaps: Path, commands: list[list[str]]):
+    assert main(gaps, "--arms", "lora@learning_rate=1e-09") == 0
+    assert trained(commands) == [["lora@learning_rate=1e-09"]]
+    (path,) = gaps.parent.glob("results/gaps/*.json")
+    assert path.name == "lora@learning_rate=1e-09-seed-0.json"
+    assert list(json.loads(path.read_text())["comparison"]["search"]) == [
+        "lora@learning_rate=1e-09"
+    ]
+
+
 def test_a_killed_training_is_gone_on_with(gaps: Path, commands: list[list[str]]):
     assert main(gaps, "--arms", "mora") == 0
     run = gaps.parent / "runs" / "gaps" / "mora" / "seed-0"

@@ -58,6 +58,14 @@ def test_arms_and_searches(tmp_path: Path):
     assert "controls" not in recipe
 
 
+def test_an_arm_or_one_of_its_variants(tmp_path: Path):
+    comparison = read_comparison(write(tmp_path))
+    assert comparison.variants_of("lora") == comparison.arms["lora"]
+    assert comparison.variants_of("lora@learning_rate=0.002") == comparison.arms["lora"][1:]
+    with pytest.raises(ValueError, match="lora@learning_rate=0.003: use lora, mora, or a name "):
+        comparison.variants_of("lora@learning_rate=0.003")
+
+
 def test_settings_of_all_arms(tmp_path: Path):
     """They win over the recipe, and what means nothing to an arm's method is set aside."""
     comparison = read_comparison(write(tmp_path, settings={"rank": 4, "core_dim": 8}))

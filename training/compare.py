@@ -4,6 +4,7 @@
 
     python -m training.compare training/comparisons/qm9_gap_cpu.yaml
     python -m training.compare training/comparisons/qm9_gap_cpu.yaml --parallel 2 --arms mora lora
+    python -m training.compare … --arms mora@learning_rate=0.004       # one value of a search
 
 `OUTPUT_DIR/NAME/ARM/seed-N` holds a run: its recipe, model, logs and scores. Interrupted? The same
 command goes on: what is trained or scored is kept, and a training resumes from its checkpoint. At
@@ -12,6 +13,7 @@ and plots.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -83,7 +85,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.compare")
     parser.add_argument("comparison", type=Path, metavar="COMPARISON.yaml")
-    parser.add_argument("--arms", nargs="+", help="only these (default: all)")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        help="only these, or single variants such as lora@rank=8 (default: all)",
+    )
     parser.add_argument("--parallel", type=int, default=1, help="so many runs side by side")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/compare"))
     parser.add_argument("--results_dir", type=Path, default=Path("eval/results"))
@@ -117,21 +123,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run
         for arm in arms
         for run in runs[arm]
-        if run.seed == first_seed and len(comparison.arms[arm]) > 1
+        if run.seed == first_seed and len(comparison.variants_of(arm)) > 1
     ]
     failed = run_all(train, searched, args.parallel)
-    chosen = []
+    chosen: dict[str, list[Run]] = {}
     for arm in arms:
         candidates = [run for run in runs[arm] if run.seed == first_seed]
-        if any(run in failed for run in candidates):
-            continue
-        best = choose(candidates)
-        chosen += [run for run in runs[arm] if run.variant == best.variant]
-    failed += run_all(lambda run: finish(run, comparison), chosen, args.parallel)
-    done = [run for run in chosen if run not in failed]
+        if not any(run in failed for run in candidates):
+            best = choose(candidates)
+            chosen[arm] = [run for run in runs[arm] if run.variant == best.variant]
+    all_chosen = list(itertools.chain.from_iterable(chosen.values()))
+    failed += run_all(lambda run: finish(run, comparison), all_chosen, args.parallel)
+    done = [run for run in all_chosen if run not in failed]
     results = args.results_dir / comparison.name
-    for run in done:
-        write_result(run, runs[run.variant.arm], comparison, results)
+    for arm in chosen:
+        for run in chosen[arm]:
+            if run in done:
+                write_result(run, runs[arm], comparison, results)
     if done:
         report(done, comparison, results / "report")
     for run in failed:

@@ -73,15 +73,21 @@ class Comparison:
     arms: Mapping[str, tuple[Variant, ...]]
     benchmark: Mapping[str, Any]
 
-    def variants_of(self, arm: str) -> tuple[Variant, ...]:
-        """Those of an arm.
+    def variants_of(self, name: str) -> tuple[Variant, ...]:
+        """Those of an arm, or the one of that name.
 
         Raises:
-            ValueError: there is no such arm.
+            ValueError: there is neither such an arm nor such a variant.
         """
-        if arm not in self.arms:
-            raise ValueError(f"--arms {arm}: use {', '.join(self.arms)}.")
-        return self.arms[arm]
+        if name in self.arms:
+            return self.arms[name]
+        variants = [one for variants in self.arms.values() for one in variants if one.name == name]
+        if not variants:
+            raise ValueError(
+                f"--arms {name}: use {', '.join(self.arms)}, or a name with what it chooses, such "
+                f"as {next(iter(self.arms.values()))[-1].name}."
+            )
+        return tuple(variants)
 
 
 def read_comparison(path: Path) -> Comparison:

@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         comparison = read_comparison(args.comparison)
         arms = args.arms or list(comparison.arms)
-        variants = [comparison.variants_of(arm)[0] for arm in arms]
+        variants = {arm: comparison.variants_of(arm)[0] for arm in arms}
     except (OSError, ValueError) as error:
         print(f"training.step_speed: error: {error}", file=sys.stderr)
         return 2
-    steps = {variant.arm: make_step(comparison, variant) for variant in variants}
+    steps = {arm: make_step(comparison, variant) for arm, variant in variants.items()}
     seconds = {arm: [] for arm in steps}
     for turn in tqdm(range(args.repeats + 1), desc="turns"):
         first = turn % len(arms)
