@@ -42,7 +42,7 @@ from training.hidden_strings import hide_strings
 from training.methods.models import READS_GRAPHS, make_model, outline_model
 from training.plan import print_plan
 from training.progress import ReadableProgress
-from training.scoring import AnswerScorer, choose_rows
+from training.scoring import AnswerScorer, NoSuchScoreError, choose_rows
 from training.tokenization import tokenize_dataset
 from training.trainer import MoraTrainer
 from training.training_curves import draw_training_curves
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run = dry_run if model_args.dry_run else finetune
         trainer = run(model_args, data_args, training_args)
-    except (DiskFullError, GuardError) as error:
+    except (DiskFullError, GuardError, NoSuchScoreError) as error:
         sys.exit(f"training.finetune: error: {error}")
     # A process that ends while the others still talk to it may be aborted.
     trainer.accelerator.wait_for_everyone()
@@ -193,7 +193,7 @@ def make_scorer(
     """What answers and scores `score_rows` of the validation questions.
 
     Raises:
-        ValueError: `metric_for_best_model` is a score of their tasks, but not of these rows.
+        NoSuchScoreError: `metric_for_best_model` is a score of their tasks, but not of these rows.
     """
     if data_args.score_rows == 0:
         return None
@@ -207,7 +207,7 @@ def make_scorer(
     best = training_args.metric_for_best_model
     known = ["eval_loss", *scorer.metrics]
     if best is not None and f"eval_{best.removeprefix('eval_')}" not in known:
-        raise ValueError(
+        raise NoSuchScoreError(
             f"metric_for_best_model={best}: the {len(scorer.rows)} validation rows that are scored "
             f"have {', '.join(known)}. Use one of them, or more score_rows."
         )

@@ -33,6 +33,10 @@ ANSWER_MARGIN = 8
 EXAMPLES = 2  # shown on the screen
 
 
+class NoSuchScoreError(ValueError):
+    """The rows that are scored do not give the score that was asked for."""
+
+
 class AnswerScorer:
     """Answers the same validation questions each time, greedily, and scores them.
 
