@@ -322,7 +322,9 @@ def test_best_score_of_prepared_data(tmp_path: Path, processor: MoraProcessor):
     tasked = MoraProcessor(processor.feature_extractor, processor.tokenizer, tasks=Tasks.tasks)
     rows = Dataset.from_list([row | {"task": "property_prediction"} for row in ROWS])
     data = SimpleNamespace(splits={"validation": rows})
-    with pytest.raises(NoSuchScoreError, match="the 2 validation rows .* have eval_loss, eval_mae, eval"):
+    with pytest.raises(
+        NoSuchScoreError, match="the 2 validation rows .* have eval_loss, eval_mae, eval"
+    ):
         make_scorer(ModelArguments(), data_args, training_args, data, tasked)
     training_args.metric_for_best_model = "accuracy"
     with pytest.raises(ValueError, match="=accuracy: there is eval_loss, eval_mae, eval_mae_gap"):
