@@ -114,6 +114,10 @@ def check_outcome(folder: Path) -> None:
     assert "gaps, tier cpu" in (report / "report.md").read_text()
     for picture in ("loss.png", "eval_loss.png"):
         assert (report / picture).read_bytes().startswith(b"\x89PNG")
+    page = (folder / "results" / "gaps" / "README.md").read_text()
+    assert "| `mora` | as it is: " in page or "| `mora` | **as it is: " in page
+    assert "**learning_rate=0.01: " in page and "↳ shuffled molecule" in page
+    assert "## property prediction, qm9, gap: mae, hartree, 3 rows" in page
 
 
 @pytest.mark.slow
@@ -137,7 +141,11 @@ def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
     assert main(gaps) == 0
     check_outcome(gaps.parent)
     assert not trained(commands)
-    assert [command[0] for command in commands] == ["eval.benchmark"] * 2 + ["eval.report"]
+    assert [command[0] for command in commands] == [
+        *["eval.benchmark"] * 2,
+        "eval.report",
+        "eval.relative_gain",
+    ]
 
 
 def test_one_value_of_a_search(gaps: Path, commands: list[list[str]]):

@@ -8,8 +8,8 @@
 
 `OUTPUT_DIR/NAME/ARM/seed-N` holds a run: its recipe, model, logs and scores. Interrupted? The same
 command goes on: what is trained or scored is kept, and a training resumes from its checkpoint. At
-the end `eval/results/NAME` holds one result file for each run, and `report` with a page of tables
-and plots.
+the end `eval/results/NAME` holds one result file for each run, `README.md` with who is better by
+how much, and `report` with all tables and plots.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from training.checkpoints import find_checkpoints
 from training.comparison import Comparison, Variant, full_recipe, read_comparison
+from training.comparison_page import write_page
 from training.loss_curves import compare_curves, draw_learning, read_curve
 
 RECIPE = "recipe.yaml"
@@ -134,14 +136,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen[arm] = [run for run in runs[arm] if run.variant == best.variant]
     all_chosen = list(itertools.chain.from_iterable(chosen.values()))
     failed += run_all(lambda run: finish(run, comparison), all_chosen, args.parallel)
-    done = [run for run in all_chosen if run not in failed]
     results = args.results_dir / comparison.name
-    for arm in chosen:
-        for run in chosen[arm]:
-            if run in done:
-                write_result(run, runs[arm], comparison, results)
+    written = {
+        arm: [
+            (run, write_result(run, runs[arm], comparison, results))
+            for run in chosen[arm]
+            if run not in failed
+        ]
+        for arm in chosen
+    }
+    done = {arm: pairs for arm, pairs in written.items() if pairs}
     if done:
-        report(done, comparison, results / "report")
+        report(done, comparison, results)
     for run in failed:
         print(f"training.compare: error: {run.name} has failed, see its logs in {run.folder}")
     return 1 if failed else 0
@@ -183,18 +189,21 @@ def run_all(step: Callable[[Run], None], runs: Sequence[Run], parallel: int) -> 
     """
     threads = max(1, (os.cpu_count() or 1) // parallel)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    failed = []
+
+    def succeeds(run: Run) -> bool:
+        try:
+            step(run)
+        except CommandError as error:
+            console.print(f"{run.name}: {error}", style="red", markup=False)
+            return False
+        return True
+
     pool = ThreadPoolExecutor(parallel)
     try:
-        for run, future in [(run, pool.submit(step, run)) for run in runs]:
-            try:
-                future.result()
-            except CommandError as error:
-                console.print(f"{run.name}: {error}", style="red", markup=False)
-                failed.append(run)
+        futures = [pool.submit(succeeds, run) for run in runs]
+        return [run for run, future in zip(runs, futures, strict=True) if not future.result()]
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, the runs that have not begun
-    return failed
 
 
 def train(run: Run) -> None:
@@ -262,8 +271,8 @@ def choose(candidates: Sequence[Run]) -> Run:
     return best
 
 
-def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, folder: Path) -> None:
-    """Copy a run's results to `folder`, with how it was trained."""
+def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, folder: Path) -> dict:
+    """Copy a run's results to `folder`, with how it was trained; returns them."""
     results = json.loads(run.results.read_text(encoding="utf-8"))
     history = run.state["log_history"]
     results["comparison"] = {
@@ -284,6 +293,7 @@ def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, fo
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.variant.name}-seed-{run.seed}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
 
 
 def describe_hardware() -> str:
@@ -299,17 +309,42 @@ def describe_hardware() -> str:
     return f"{os.cpu_count()} cores, {processor}"
 
 
-def report(runs: Sequence[Run], comparison: Comparison, folder: Path) -> None:
-    """Tables and plots of eval.report, and the learning curves."""
+def report(done: dict[str, list[tuple[Run, dict]]], comparison: Comparison, results: Path) -> None:
+    """Tables and plots of eval.report, the learning curves, and a page on all of it.
+
+    Args:
+        done: by arm, its runs with their results.
+        comparison: what was run.
+        results: folder that gets the page, and the rest in `report`.
+    """
+    runs = {arm: [run for run, _ in pairs] for arm, pairs in done.items()}
+    all_runs = list(itertools.chain.from_iterable(runs.values()))
+    folder = results / "report"
     folder.mkdir(parents=True, exist_ok=True)
     for metric in ("loss", "eval_loss"):
-        curves = {run.name: read_curve(run.folder, metric) for run in runs}
+        curves = {run.name: read_curve(run.folder, metric) for run in all_runs}
         named = {name.replace("@", "\n"): curve for name, curve in curves.items()}
         draw_learning(named, metric, f"{comparison.name}: {metric}", folder / f"{metric}.png")
     console.print(compare_curves(curves))
-    command = ["eval.report", *(str(run.results) for run in runs), "--output_dir", str(folder)]
+    command = ["eval.report", *(str(run.results) for run in all_runs), "--output_dir", str(folder)]
     command += ["--title", f"{comparison.name}, tier {comparison.tier}"]
     subprocess.run([sys.executable, "-m", *command], check=True)
+    first, *others = done
+    gains = {other: find_gains(runs[first], runs[other]) for other in others}
+    arms = {arm: [result for _, result in pairs] for arm, pairs in done.items()}
+    console.print(f"Wrote {write_page(comparison.name, arms, gains, results)}", soft_wrap=True)
+
+
+def find_gains(ours: Sequence[Run], theirs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What eval.relative_gain finds for an arm over another one."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "eval.relative_gain", "--output_dir", folder]
+        command += ["--ours", *(str(run.results) for run in ours)]
+        command += ["--theirs", *(str(run.results) for run in theirs)]
+        subprocess.run(command, check=True)
+        return json.loads((Path(folder) / "relative_gain.json").read_text(encoding="utf-8"))[
+            "gains"
+        ]
 
 
 if __name__ == "__main__":
