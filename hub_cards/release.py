@@ -34,6 +34,12 @@ SCORES = {
     "molecule_captioning": ("bleu4", "BLEU-4"),
     "molecule_qa": ("bleu4", "BLEU-4"),
 }
+# What the card's question is about: o-cresol, which is small enough for QM9, or reactants.
+EXAMPLE = "Cc1ccccc1O"
+REACTANTS = {
+    "forward_reaction_prediction": "CCO.CC(=O)O",
+    "reagent_prediction": "CCO.CC(=O)O>>CCOC(C)=O",
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processor.save_pretrained(args.output_dir)
     copy_data_settings(args.model, args.output_dir)
     size_mb = (args.output_dir / "model.safetensors").stat().st_size / 1e6
-    card = make_card(model, str(args.output_dir), args.data, args.license, size_mb, results)
+    facts = {"size_mb": size_mb, "data": args.data, **example_question(processor)}
+    card = make_card(model, str(args.output_dir), args.license, facts, results)
     card.save(args.output_dir / "README.md")
     print(f"Wrote {args.output_dir}, model.safetensors has {size_mb:.1f} MB")
     return 0
@@ -106,12 +113,26 @@ def copy_data_settings(model: Path, output_dir: Path) -> None:
         (output_dir / "data.json").write_text(content, encoding="utf-8")
 
 
+def example_question(processor: MoraProcessor) -> dict[str, str]:
+    """A question of the first task that the processor knows, and the molecule of its graph."""
+    name = next(iter(processor.tasks), "molecule_captioning")
+    task = processor.task(name)
+    molecule = task.read(REACTANTS.get(name, EXAMPLE))
+    options = {}
+    if name == "property_prediction":
+        options = {"property": next(iter(task.properties))}
+    elif name == "property_classification":
+        options = {"label": next(iter(task.labels))}
+    elif name == "molecule_qa":
+        options = {"question": "What is this molecule used for?"}
+    return {"question": task.question(molecule, **options), "molecule": task.graph(molecule)}
+
+
 def make_card(
     model: MoraForCausalLM,
     name: str,
-    data: str,
     license: str,
-    size_mb: float,
+    facts: dict[str, Any],
     results: dict[str, Any] | None,
 ) -> ModelCard:
     """The card of a released folder.
@@ -119,9 +140,8 @@ def make_card(
     Args:
         model: the model.
         name: the folder.
-        data: what it was trained on.
         license: of the weights, by its name on the Hub.
-        size_mb: of `model.safetensors`.
+        facts: `size_mb`, `data`, `question` and `molecule` of the template.
         results: of `read_results`, if there are any yet.
     """
     base = WHEEL_BASES.get(model.config.base_model_name_or_path)
@@ -144,8 +164,7 @@ def make_card(
         template_path=str(TEMPLATE),
         model_id=name,
         config=model.config,
-        size_mb=size_mb,
-        data=data,
+        **facts,
         wheels=None if base is None else " ".join(base.wheels),
         **scores,
     )

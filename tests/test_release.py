@@ -28,6 +28,8 @@ SCORES = [
     }
     for control, value in ((None, 0.0123), ("shuffled_molecule", None))
 ]
+CRESOL = "Cc1ccccc1O"
+GAP = {"gap": {"description": "HOMO-LUMO gap", "unit": "eV"}}
 
 
 @pytest.fixture
@@ -87,6 +89,27 @@ def test_the_card(run: Path, monkeypatch: pytest.MonkeyPatch):
     assert "3,520 gaps" in card.text and "## Limits" in card.text
     config = json.loads((folder / "config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "question", "molecule"),
+    [
+        ("property_prediction", {"properties": GAP}, "HOMO-LUMO gap of Cc1ccccc1O in eV?", CRESOL),
+        ("property_classification", {"labels": {"p_np": "sleep?"}}, "Cc1ccccc1O sleep?", CRESOL),
+        ("forward_reaction_prediction", {}, "CC(=O)O.CCO", "CC(=O)O.CCO"),
+        ("retrosynthesis", {}, CRESOL, CRESOL),
+        ("reagent_prediction", {}, "CC(=O)O.CCO>>CCOC(C)=O", "CC(=O)O.CCO.CCOC(C)=O"),
+        ("molecule_captioning", {}, CRESOL, CRESOL),
+        ("molecule_qa", {}, CRESOL, CRESOL),
+    ],
+)
+def test_the_question_of_a_card(
+    task: str, settings: dict, question: str, molecule: str, processor: MoraProcessor
+):
+    tasked = MoraProcessor(processor.feature_extractor, processor.tokenizer, tasks={task: settings})
+    example = release.example_question(tasked)
+    assert question in example["question"]
+    assert example["molecule"] == molecule
 
 
 def test_scores_of_other_weights_are_refused(run: Path, capsys: pytest.CaptureFixture):
