@@ -18,7 +18,7 @@ from training.graph_pretraining.targets import Statistics
 LABELS = ["descriptors", "morgan_bits", "atom_types", "bond_types"]
 # By task: the key of its score, and what the score is called.
 SCORES = {
-    "descriptors": ("descriptors_r2", "R², mean over descriptors"),
+    "descriptors": ("descriptors_r2", "R², median over descriptors"),
     "morgan": ("morgan_average_precision", "average precision over all bits"),
     "atoms": ("atoms_accuracy", "accuracy"),
     "bonds": ("bonds_accuracy", "accuracy"),
@@ -36,7 +36,7 @@ def make_scorer(
         target = standardise(torch.from_numpy(descriptors), config).numpy()
         found = {
             "descriptors_loss": _mean((predicted - target) ** 2),
-            "descriptors_r2": mean_r2(predicted, target),
+            "descriptors_r2": median_r2(predicted, target),
             "morgan_loss": _bit_loss(torch.from_numpy(morgan_logits).sigmoid().numpy(), bits),
             "morgan_average_precision": average_precision(morgan_logits, bits),
         }
@@ -67,7 +67,7 @@ def constant_scores(
     shares = np.broadcast_to(statistics.morgan_frequency, bits.shape)
     found = {
         "descriptors_loss": _mean(target**2),
-        "descriptors_r2": mean_r2(np.zeros_like(target), target),
+        "descriptors_r2": median_r2(np.zeros_like(target), target),
         "morgan_loss": _bit_loss(shares, bits),
         "morgan_average_precision": average_precision(shares, bits),
     }
@@ -81,8 +81,11 @@ def constant_scores(
     return found
 
 
-def mean_r2(predicted: np.ndarray, target: np.ndarray) -> float:
-    """Mean over columns of the coefficient of determination R².
+def median_r2(predicted: np.ndarray, target: np.ndarray) -> float:
+    """Median over columns of the coefficient of determination R².
+
+    Not the mean: a descriptor that is huge for a few molecules hardly varies among the others, by
+    the standard deviation of all, and its R² may be -100.
 
     Args:
         predicted: [M, D].
@@ -95,7 +98,8 @@ def mean_r2(predicted: np.ndarray, target: np.ndarray) -> float:
     error = np.where(known, predicted - target, 0) ** 2
     total = variation.sum(axis=0, dtype=np.float64)
     varies = total > 1e-6 * count
-    return _mean(1 - error.sum(axis=0, dtype=np.float64)[varies] / total[varies])
+    scores = 1 - error.sum(axis=0, dtype=np.float64)[varies] / total[varies]
+    return float(np.median(scores)) if scores.size else math.nan
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
