@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from modeling_mora import MoraForCausalLM, MoraProcessor
 from training.arguments import parse_arguments
 from training.data.qm9 import load_qm9
-from training.finetune import main, optimizer_with_two_rates
+from training.finetune import main, make_trainer, optimizer_with_two_rates
 
 TINY_MODEL = {
     "rank": 2,
@@ -47,6 +47,17 @@ def recipe(tmp_path: Path, tiny_base: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(settings))  # JSON is YAML
     return path
+
+
+def test_batches_grouped_by_length(recipe: Path):
+    padding = {}
+    for strategy in ("random", "group_by_length"):
+        flags = ["--train_molecules=64", f"--train_sampling_strategy={strategy}"]
+        trainer = make_trainer(*parse_arguments([str(recipe), *flags]))
+        masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+        padding[strategy] = sum(int((mask == 0).sum()) for mask in masks)
+        assert sum(map(len, masks)) == 64
+    assert padding["group_by_length"] < padding["random"] / 2
 
 
 def test_flags_win_over_the_recipe(recipe: Path):

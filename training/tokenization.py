@@ -28,14 +28,15 @@ def tokenize_dataset(dataset: Dataset, tokenizer: Any, max_length: int) -> Datas
         max_length: longest example allowed, in tokens.
 
     Returns:
-        Columns `input_ids`, `labels` and `molecule`, as `MoraCollator` takes them.
+        Columns `input_ids`, `labels` and `molecule`, as `MoraCollator` takes them, and `length`, by
+        which the Trainer groups rows with `train_sampling_strategy="group_by_length"`.
 
     Raises:
         ValueError: not a single row fits into `max_length`, or see `tokenize_example`.
     """
 
     def tokenize_batch(batch: dict[str, list]) -> dict[str, list]:
-        columns = {"input_ids": [], "labels": [], "molecule": []}
+        columns = {"input_ids": [], "labels": [], "molecule": [], "length": []}
         for prompt, answer, molecule in zip(
             batch["prompt"], batch["answer"], batch["molecule"], strict=True
         ):
@@ -46,6 +47,7 @@ def tokenize_dataset(dataset: Dataset, tokenizer: Any, max_length: int) -> Datas
             columns["input_ids"].append(example["input_ids"])
             columns["labels"].append(example["labels"])
             columns["molecule"].append(molecule)
+            columns["length"].append(len(example["input_ids"]))
         return columns
 
     tokenized = dataset.map(
