@@ -83,7 +83,7 @@ quickstart: $(READY)  ## ask a released model about MOLECULES="CCO ...", fine-tu
 	$(RUN) eval.report $(QUICKSTART)/eval --output_dir $(QUICKSTART)/report
 	$(call ask,$(QUICKSTART))
 
-reproduce: $(ENCODER)/pretraining.json  ## train and score one row of the README's table again: ARM=lora@learning_rate=0.004
+reproduce: $(ENCODER)/pretraining.json  ## train and score a row of the README's table again, in runs/reproduced: ARM=lora@learning_rate=0.004
 	$(RUN) training.compare training/comparisons/qm9_gap_cpu.yaml --arms $(ARM) \
 		--output_dir $(REPRODUCED) --results_dir $(REPRODUCED)/results
 

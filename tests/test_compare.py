@@ -83,7 +83,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             except SystemExit as error:
                 print(error)
                 code = 1
-        return subprocess.CompletedProcess(command, code)
+        return subprocess.CompletedProcess(command, code, stderr="it says why")
 
     monkeypatch.setattr(compare.subprocess, "run", run)
     return seen
@@ -115,7 +115,7 @@ def check_outcome(folder: Path) -> None:
     for picture in ("loss.png", "eval_loss.png"):
         assert (report / picture).read_bytes().startswith(b"\x89PNG")
     page = (folder / "results" / "gaps" / "README.md").read_text()
-    assert "| `mora` | as it is: " in page or "| `mora` | **as it is: " in page
+    assert "| `mora` | **as it is: " in page
     assert "**learning_rate=0.01: " in page and "↳ shuffled molecule" in page
     assert "## property prediction, qm9, gap: mae, hartree, 3 rows" in page
 
@@ -172,6 +172,9 @@ def test_a_killed_training_is_gone_on_with(gaps: Path, commands: list[list[str]]
     assert trained(commands) == [["mora", "--resume_from_checkpoint", "true"]]
     assert f"Going on from {run / 'checkpoint-1'}" in (run / "train.log").read_text()
     assert (run / "model.safetensors").read_bytes() == whole
+    # Its time is that of the second start alone, so none is given.
+    page = (gaps.parent / "results" / "gaps" / "README.md").read_text()
+    assert "| 0 | 2 | – |" in page
 
 
 def test_changed_settings_are_refused(
@@ -182,6 +185,14 @@ def test_changed_settings_are_refused(
     changed = write(gaps.parent, ARMS | {"mora": {"rank": 4}})
     assert main(changed, "--arms", "mora") == 2
     assert "holds a run with rank=2, now it is 4: delete that" in capsys.readouterr().err
+    assert not commands
+
+
+def test_nothing_is_trained_twice(
+    gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
+):
+    assert main(gaps, "--arms", "mora", "lora", "lora@learning_rate=0.01") == 2
+    assert "lora@learning_rate=0.01/seed-0 would be trained twice" in capsys.readouterr().err
     assert not commands
 
 
@@ -197,6 +208,8 @@ def test_a_failing_arm_does_not_stop_the_others(
     printed = " ".join(capsys.readouterr().out.split())
     assert "broken/seed-0: train ended with code 1: training.finetune: error: " in printed
     assert "error: broken/seed-0 has failed, see its logs in" in printed
+    page = (gaps.parent / "results" / "gaps" / "README.md").read_text()
+    assert "**Failed, and missing here**: broken/seed-0." in page and "gain of" not in page
 
 
 def test_ctrl_c_starts_no_further_runs(gaps: Path):

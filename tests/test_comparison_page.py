@@ -4,8 +4,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from training.comparison_page import write_page
 
 
@@ -16,6 +14,8 @@ def result(arm: str, seed: int, value: float | None, **controls: float) -> dict:
             "task": "property_prediction",
             "source": "qm9",
             "property": "gap",
+            "unit": "hartree",
+            "n": 400,
             "control": control,
             "metrics": {"mae": {"value": v, "low": v and v / 2, "high": v and 2 * v}},
         }
@@ -42,10 +42,11 @@ def test_one_seed(tmp_path: Path):
         "lora": [result("lora", 0, 0.02)],
     }
     lines = lines_of(tmp_path, arms, {"lora": [gain(0.4)]})
-    assert "# gaps" in lines and "Tier cpu; 2 cores; seeds 0." in "\n".join(lines)
+    assert "# gaps" in lines and "Tier cpu; 2 cores." in lines
     tried = "learning_rate=0.1: 0.7500<br>**learning_rate=0.2: 0.5000**"
-    assert f"| `mora` | {tried} | 220 | 5.0 |" in lines
+    assert f"| `mora` | {tried} | 0 | 220 | 5.0 |" in lines
     assert "## property prediction, qm9, gap: mae, hartree, 400 rows" in lines
+    assert "|  | mae | gain of mora |" in lines
     assert "| `mora` | 0.012 [0.006, 0.024] |  |" in lines
     assert "| ↳ shuffled molecule | 0.05 [0.025, 0.1] |  |" in lines
     assert "| `lora` | 0.02 [0.01, 0.04] | +40.0% [+40.0%, +40.0%] |" in lines
@@ -59,11 +60,27 @@ def test_several_seeds_and_what_has_no_score(tmp_path: Path):
     lines = lines_of(tmp_path, arms, {"base": [gain(None)]})
     assert "| `mora` | 0.02 [0.01, 0.03] |  |" in lines
     assert "| `base` | – | – |" in lines
-    assert "seeds 0, 1." in "\n".join(lines)
+    assert any("| 0, 1 | 220 |" in line for line in lines)
 
 
-@pytest.mark.parametrize("arm", ["mora", "lora"])
-def test_a_single_arm_has_no_gain(arm: str, tmp_path: Path):
-    lines = lines_of(tmp_path, {arm: [result(arm, 0, 0.012)]}, {})
-    assert not any("gain" in line for line in lines)
-    assert any("report/report.md" in line for line in lines)
+def test_each_question_has_its_own_gain(tmp_path: Path):
+    arms = {arm: [result(arm, 0, 0.02)] for arm in ("mora", "lora")}
+    for results in arms.values():
+        results[0]["scores"].append(results[0]["scores"][0] | {"property": "homo"})
+    gains = {"lora": [gain(0.1) | {"property": "homo"}, gain(0.4)]}
+    lines = lines_of(tmp_path, arms, gains)
+    gap, homo = (lines.index(line) for line in lines if line.startswith("## property"))
+    ours = [index for index, line in enumerate(lines) if line.startswith("| `lora` | 0.02")]
+    assert gap < ours[0] < homo < ours[1]
+    assert "+40.0%" in lines[ours[0]] and "+10.0%" in lines[ours[1]]
+
+
+def test_what_is_missing(tmp_path: Path):
+    """A first seed that has failed, a training that was resumed, and a single arm."""
+    (only,) = [result("mora", 1, 0.012)]
+    only["comparison"] |= {"search": {}, "train_runtime_s": None}
+    page = write_page("gaps", {"mora": [only]}, {}, tmp_path, ["mora/seed-0"]).read_text()
+    assert "**Failed, and missing here**: mora/seed-0." in page
+    assert "| `mora` | – | 1 | 220 | – |" in page
+    assert "|  | mae |\n| --- | --- |\n| `mora` | 0.012 [0.006, 0.024] |\n" in page
+    assert "gain of" not in page and "A positive gain" not in page

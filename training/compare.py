@@ -9,7 +9,7 @@
 `OUTPUT_DIR/NAME/ARM/seed-N` holds a run: its recipe, model, logs and scores. Interrupted? The same
 command goes on: what is trained or scored is kept, and a training resumes from its checkpoint. At
 the end `eval/results/NAME` holds one result file for each run, `README.md` with who is better by
-how much, and `report` with all tables and plots.
+how much, and `report` with all tables and plots; with `--arms` of these alone.
 """
 
 import argparse
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ]
             for arm in arms
         }
+        check_each_once(runs)
     except (OSError, ValueError) as error:
         print(f"training.compare: error: {error}", file=sys.stderr)
         return 2
@@ -147,10 +148,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     done = {arm: pairs for arm, pairs in written.items() if pairs}
     if done:
-        report(done, comparison, results)
+        report(done, arms[0], failed, comparison, results)
     for run in failed:
         print(f"training.compare: error: {run.name} has failed, see its logs in {run.folder}")
     return 1 if failed else 0
+
+
+def check_each_once(runs: dict[str, list[Run]]) -> None:
+    """Make sure that no two runs share a folder.
+
+    Raises:
+        ValueError: an arm or a variant is asked for twice, or a value is searched twice.
+    """
+    folders = [run.folder for of_arm in runs.values() for run in of_arm]
+    twice = [folder for folder in folders if folders.count(folder) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} would be trained twice: name each arm and value once.")
 
 
 def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Path) -> Run:
@@ -287,13 +300,22 @@ def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, fo
             if other.seed == comparison.seeds[0] and other.is_trained
         },
         "steps": run.state["global_step"],
-        "train_runtime_s": next(e["train_runtime"] for e in history[::-1] if "train_runtime" in e),
+        # Of the last start alone.
+        "train_runtime_s": None
+        if was_resumed(run)
+        else next(e["train_runtime"] for e in history[::-1] if "train_runtime" in e),
         "hardware": describe_hardware(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.variant.name}-seed-{run.seed}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def was_resumed(run: Run) -> bool:
+    """Whether the training was interrupted and gone on with."""
+    log = run.folder / "train.log"
+    return log.exists() and "Going on from" in log.read_text(encoding="utf-8", errors="replace")
 
 
 def describe_hardware() -> str:
@@ -309,11 +331,19 @@ def describe_hardware() -> str:
     return f"{os.cpu_count()} cores, {processor}"
 
 
-def report(done: dict[str, list[tuple[Run, dict]]], comparison: Comparison, results: Path) -> None:
+def report(
+    done: dict[str, list[tuple[Run, dict]]],
+    ours: str,
+    failed: Sequence[Run],
+    comparison: Comparison,
+    results: Path,
+) -> None:
     """Tables and plots of eval.report, the learning curves, and a page on all of it.
 
     Args:
         done: by arm, its runs with their results.
+        ours: the arm whose gains over the others are found.
+        failed: runs that the page names as missing.
         comparison: what was run.
         results: folder that gets the page, and the rest in `report`.
     """
@@ -329,22 +359,25 @@ def report(done: dict[str, list[tuple[Run, dict]]], comparison: Comparison, resu
     command = ["eval.report", *(str(run.results) for run in all_runs), "--output_dir", str(folder)]
     command += ["--title", f"{comparison.name}, tier {comparison.tier}"]
     subprocess.run([sys.executable, "-m", *command], check=True)
-    first, *others = done
-    gains = {other: find_gains(runs[first], runs[other]) for other in others}
+    others = [arm for arm in done if arm != ours] if ours in done else []
+    gains = {other: find_gains(runs[ours], runs[other]) for other in others}
     arms = {arm: [result for _, result in pairs] for arm, pairs in done.items()}
-    console.print(f"Wrote {write_page(comparison.name, arms, gains, results)}", soft_wrap=True)
+    page = write_page(comparison.name, arms, gains, results, [run.name for run in failed])
+    console.print(f"Wrote {page}", soft_wrap=True)
 
 
 def find_gains(ours: Sequence[Run], theirs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What eval.relative_gain finds for an arm over another one."""
+    """What eval.relative_gain finds for an arm over another one; nothing where it cannot."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "eval.relative_gain", "--output_dir", folder]
         command += ["--ours", *(str(run.results) for run in ours)]
         command += ["--theirs", *(str(run.results) for run in theirs)]
-        subprocess.run(command, check=True)
-        return json.loads((Path(folder) / "relative_gain.json").read_text(encoding="utf-8"))[
-            "gains"
-        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            console.print(f"{theirs[0].name}: no gain: {done.stderr.strip()}", markup=False)
+            return []
+        written = (Path(folder) / "relative_gain.json").read_text(encoding="utf-8")
+        return json.loads(written)["gains"]
 
 
 if __name__ == "__main__":

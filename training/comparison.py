@@ -206,12 +206,3 @@ def _check_settings(where: str, recipe: Path, variant: Variant) -> None:
             f"{where}: eval_strategy=no, but arms are chosen and compared by their loss on the "
             "validation rows: give eval_strategy: steps and eval_steps in the recipe."
         )
-    for kind in ("eval", "logging"):
-        steps = getattr(training_args, f"{kind}_steps")
-        by_steps = getattr(training_args, f"{kind}_strategy") == "steps"
-        longest = training_args.max_steps
-        if by_steps and 0 < longest < steps:
-            raise ValueError(
-                f"{where}: {kind}_steps={steps:g} is more than max_steps={longest}, so there would "
-                "be no loss to compare: lower it."
-            )

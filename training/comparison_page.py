@@ -8,18 +8,17 @@ from statistics import mean
 from typing import Any
 
 PAGE = "README.md"
-NOTES = (
-    "Brackets are 95% intervals by bootstrap over rows, paired for gains; they know nothing of "
-    "other trainings. Where there are several seeds, a score is their mean and the brackets are "
-    "the lowest and the highest."
-)
+Result = Mapping[str, Any]
+# What tells questions apart, in scores as in gains.
+QUESTION = ("task", "source", "property")
 
 
 def write_page(
     name: str,
-    arms: Mapping[str, Sequence[Mapping[str, Any]]],
-    gains: Mapping[str, Sequence[Mapping[str, Any]]],
+    arms: Mapping[str, Sequence[Result]],
+    gains: Mapping[str, Sequence[Result]],
     folder: Path,
+    failed: Sequence[str] = (),
 ) -> Path:
     """Write the page, with the pictures and tables in `report` beside it.
 
@@ -29,79 +28,87 @@ def write_page(
             training.compare adds as `comparison`.
         gains: by arm, the gains of the first arm over it, as eval.relative_gain wrote them.
         folder: gets the page.
+        failed: names of runs that are missing.
     """
     about = [result["comparison"] for results in arms.values() for result in results]
-    tiers, hardware, seeds = (
-        ", ".join(dict.fromkeys(str(one[key]) for one in about))
-        for key in ("tier", "hardware", "seed")
+    tiers, hardware = (
+        ", ".join(dict.fromkeys(str(one[key]) for one in about)) for key in ("tier", "hardware")
     )
     first = next(iter(arms))
-    parts = [
-        f"# {name}",
-        f"Tier {tiers}; {hardware}; seeds {seeds}. An arm is trained with each value that is "
-        "searched and scored with the one of the lowest loss on the validation rows.",
+    parts = [f"# {name}", f"Tier {tiers}; {hardware}."]
+    if failed:
+        parts.append(f"**Failed, and missing here**: {', '.join(failed)}.")
+    parts += [
         _training_table(arms),
+        "Where several values were tried, the one of the lowest loss on the validation rows is "
+        "scored. An arm that is named with its values was trained with these alone.",
         "![Training loss](report/loss.png)",
         "![Validation loss](report/eval_loss.png)",
         "All scores, answers and plots: [report/report.md](report/report.md).",
     ]
-    for number, gain in enumerate(next(iter(gains.values()), [])):
-        others = {arm: found[number] for arm, found in gains.items()}
-        parts += [f"## {_heading(gain)}", _score_table(arms, others, first)]
-    if gains:
-        parts.append(f"A positive gain: {first} is better. {NOTES}")
+    for score in arms[first][0]["scores"]:
+        if score["control"] is None:
+            parts.append(_score_section(score, arms, gains))
+    gain = f"A positive gain: {first} is better. " if gains else ""
+    parts.append(
+        f"{gain}Brackets are 95% intervals by bootstrap over rows, paired for gains; they know "
+        "nothing of other trainings. Where an arm has several seeds, a score is their mean and the "
+        "brackets are the lowest and the highest."
+    )
     path = folder / PAGE
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
 
 
-def _training_table(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    rows = [("arm", "validation loss of what was tried", "steps", "minutes a training")]
+def _training_table(arms: Mapping[str, Sequence[Result]]) -> str:
+    rows = [("arm", "tried: validation loss", "seeds", "steps", "minutes a training")]
     for arm, results in arms.items():
         runs = [result["comparison"] for result in results]
-        minutes = mean(run["train_runtime_s"] for run in runs) / 60
         losses = runs[0]["search"]
-        best = min(losses.values())
-        tried = "<br>".join(
+        best = min(losses.values(), default=None)
+        tried = [
             ("**{}: {:.4f}**" if loss == best else "{}: {:.4f}").format(
                 variant.removeprefix(arm).lstrip("@").replace("@", ", ") or "as it is", loss
             )
             for variant, loss in losses.items()
-        )
-        rows.append((f"`{arm}`", tried, str(runs[0]["steps"]), f"{minutes:.1f}"))
+        ]
+        seconds = [run["train_runtime_s"] for run in runs]
+        minutes = "–" if None in seconds else f"{mean(seconds) / 60:.1f}"
+        seeds = ", ".join(str(run["seed"]) for run in runs)
+        rows.append((f"`{arm}`", "<br>".join(tried) or "–", seeds, str(runs[0]["steps"]), minutes))
     return _table(rows)
 
 
-def _score_table(
-    arms: Mapping[str, Sequence[Mapping[str, Any]]],
-    gains: Mapping[str, Mapping[str, Any]],
-    first: str,
+def _score_section(
+    question: Result,
+    arms: Mapping[str, Sequence[Result]],
+    gains: Mapping[str, Sequence[Result]],
 ) -> str:
-    """One row for each arm and each of its controls, in the score of these gains."""
-    gain = next(iter(gains.values()))
-    keys = ("task", "source", "property")
-    rows = [("", gain["metric"], f"gain of {first}")]
+    """Heading and table of one question: a row for each arm and each of its controls."""
+    won = {arm: gain for arm, found in gains.items() for gain in found if _same(gain, question)}
+    # The first score is that of the task's table, as in gains.
+    metric = next((gain["metric"] for gain in won.values()), next(iter(question["metrics"])))
+    title = [question["task"].replace("_", " "), question["source"], question["property"]]
+    unit = f", {question['unit']}" if question["unit"] else ""
+    rows = [("", metric, *([f"gain of {next(iter(arms))}"] if won else []))]
     for arm, results in arms.items():
-        found: dict[str | None, list[Mapping[str, Any]]] = {}
-        for result in results:
-            for score in result["scores"]:
-                if all(score[key] == gain[key] for key in keys):
-                    metric = score["metrics"].get(gain["metric"]) or {}
-                    found.setdefault(score["control"], []).append(metric)
-        for control, scores in found.items():
-            title = f"↳ {control.replace('_', ' ')}" if control else f"`{arm}`"
-            won = _gain(gains[arm]) if control is None and arm in gains else ""
-            rows.append((title, _score(scores), won))
-    return _table(rows)
+        found: dict[str | None, list[Result]] = {}
+        for score in (score for result in results for score in result["scores"]):
+            if _same(score, question):
+                found.setdefault(score["control"], []).append(score["metrics"].get(metric) or {})
+        for control, values in found.items():
+            name = f"↳ {control.replace('_', ' ')}" if control else f"`{arm}`"
+            gain = _gain(won[arm]) if control is None and arm in won else ""
+            rows.append((name, _score(values), *([gain] if won else [])))
+    heading = f"## {', '.join(filter(None, title))}: {metric}{unit}, {question['n']:,} rows"
+    return f"{heading}\n\n{_table(rows)}"
 
 
-def _heading(gain: Mapping[str, Any]) -> str:
-    what = [gain["task"].replace("_", " "), gain["source"], gain["property"]]
-    unit = f", {gain['unit']}" if gain["unit"] else ""
-    return f"{', '.join(filter(None, what))}: {gain['metric']}{unit}, {gain['n']:,} rows"
+def _same(one: Result, other: Result) -> bool:
+    return all(one[key] == other[key] for key in QUESTION)
 
 
-def _score(scores: Sequence[Mapping[str, Any]]) -> str:
+def _score(scores: Sequence[Result]) -> str:
     values = [score.get("value") for score in scores]
     if None in values:
         return "–"
@@ -111,7 +118,7 @@ def _score(scores: Sequence[Mapping[str, Any]]) -> str:
     return f"{mean(values):.3g}" + ("" if None in ends else f" [{ends[0]:.3g}, {ends[1]:.3g}]")
 
 
-def _gain(gain: Mapping[str, Any]) -> str:
+def _gain(gain: Result) -> str:
     if gain["gain"] is None:
         return "–"
     ends = "" if gain["low"] is None else f" [{gain['low']:+.1%}, {gain['high']:+.1%}]"
