@@ -3,8 +3,10 @@
 """Steps of several arms, timed in turn."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from datasets import Dataset
 from test_compare import gaps  # noqa: F401  (a fixture)
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
@@ -39,3 +41,17 @@ def test_a_step_learns(gaps: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F8
     step()
     assert any((p != old).any() for p, old in zip(trained, before, strict=True))
     assert all(p.grad is None for p in trained)
+
+
+def test_batches_of_all_lengths(gaps: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    """Two thirds of the batches are short and one is long; their order does not matter."""
+    monkeypatch.setattr(step_speed, "BATCHES", 3)
+    lengths = [5, 9, 5, 5, 5, 5]
+    trainer = SimpleNamespace(
+        train_dataset=Dataset.from_dict({"length": lengths}),
+        data_collator=lambda rows: [row["length"] for row in rows],
+        get_train_dataloader=lambda: SimpleNamespace(batch_sampler=[[0, 1], [2, 3], [4, 5]]),
+    )
+    assert step_speed.pick_batches(trainer) == [[5, 5], [5, 5], [5, 9]]
+    monkeypatch.setattr(step_speed, "BATCHES", 1)
+    assert step_speed.pick_batches(trainer) == [[5, 5]]

@@ -10,7 +10,6 @@ slows all of them alike; the ratio is taken within each turn. It says how many s
 """
 
 import argparse
-import itertools
 import sys
 import tempfile
 import time
@@ -23,15 +22,14 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
+from transformers import Trainer
 
 from training.arguments import parse_arguments as parse_recipe
 from training.comparison import Comparison, Variant, full_recipe, read_comparison
 from training.finetune import make_trainer
 
+# As long as an eighth, three, five and seven eighths of the batches of an epoch.
 BATCHES = 4
-# Taken from so many, at equal distances: where batches are grouped by length, the first is the
-# longest.
-AMONG = 48
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -79,10 +77,9 @@ def make_step(comparison: Comparison, variant: Variant) -> Callable[[], None]:
         trainer = make_trainer(model_args, data_args, training_args)
         trainer.create_optimizer()
     model = trainer.model.train()
-    among = list(itertools.islice(trainer.get_train_dataloader(), AMONG))
     batches = [
-        {name: value.to(trainer.args.device) for name, value in among[position].items()}
-        for position in np.linspace(0, len(among) - 1, BATCHES, dtype=int)
+        {name: value.to(trainer.args.device) for name, value in batch.items()}
+        for batch in pick_batches(trainer)
     ]
 
     def step() -> None:
@@ -94,6 +91,18 @@ def make_step(comparison: Comparison, variant: Variant) -> Callable[[], None]:
             torch.cuda.synchronize()
 
     return step
+
+
+def pick_batches(trainer: Trainer) -> list[dict[str, torch.Tensor]]:
+    """`BATCHES` of an epoch's batches, which stand for all of them by the length of their rows."""
+    data = trainer.train_dataset
+    lengths = list(data["length"])
+    by_length = sorted(
+        trainer.get_train_dataloader().batch_sampler,
+        key=lambda rows: max(lengths[row] for row in rows),
+    )
+    middles = ((np.arange(BATCHES) + 0.5) / BATCHES * len(by_length)).astype(int)
+    return [trainer.data_collator([data[row] for row in by_length[middle]]) for middle in middles]
 
 
 def ratio_table(seconds: dict[str, list[float]]) -> Table:

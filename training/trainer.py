@@ -20,9 +20,11 @@ from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import (
     PREFIX_CHECKPOINT_DIR,
     EvalLoopOutput,
@@ -44,6 +46,7 @@ from training.checkpoints import (
 )
 from training.frozen_weights import is_frozen, leave_out_frozen
 from training.guards import FiniteGuard, check_batches, check_schedule
+from training.length_sampler import RepeatableLengthSampler
 from training.monitors import SpeedMeter
 from training.scoring import AnswerScorer
 from training.weight_probe import make_probe
@@ -101,6 +104,13 @@ class MoraTrainer(Trainer):
                 "fsdp_version=1 joins frozen and trained weights: set fsdp_version: 2, as in "
                 "training/configs/accelerate/fsdp2.yaml."
             )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return RepeatableLengthSampler(sampler.batch_size, list(sampler.lengths), seed)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Count a batch that was learned from; the Trainer's own takes all weights for trained."""
