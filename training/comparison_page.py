@@ -96,6 +96,8 @@ def _score_section(
         for score in (score for result in results for score in result["scores"]):
             if _same(score, question):
                 found.setdefault(score["control"], []).append(score["metrics"].get(metric) or {})
+        if arm != next(iter(arms)):
+            found.pop("training_mean", None)  # the same for all
         for control, values in found.items():
             name = f"↳ {control.replace('_', ' ')}" if control else f"`{arm}`"
             gain = _gain(won[arm]) if control is None and arm in won else ""
