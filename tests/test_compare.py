@@ -149,7 +149,7 @@ def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
 
 
 def test_one_value_of_a_search(gaps: Path, commands: list[list[str]]):
-    assert main(gaps, "--arms", "lora@learning_rate=1e-09") == 0
+    assert main(gaps, "--arms", *["lora@learning_rate=1e-09"] * 2) == 0  # named twice, run once
     assert trained(commands) == [["lora@learning_rate=1e-09"]]
     (path,) = gaps.parent.glob("results/gaps/*.json")
     assert path.name == "lora@learning_rate=1e-09-seed-0.json"

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         comparison = read_comparison(args.comparison)
-        arms = args.arms or list(comparison.arms)
+        arms = list(dict.fromkeys(args.arms or comparison.arms))
         folder = args.output_dir / comparison.name
         runs = {
             arm: [
