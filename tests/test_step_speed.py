@@ -43,7 +43,7 @@ def test_a_step_learns(gaps: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F8
     assert all(p.grad is None for p in trained)
 
 
-def test_batches_of_all_lengths(gaps: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+def test_batches_of_all_lengths(monkeypatch: pytest.MonkeyPatch):
     """Two thirds of the batches are short and one is long; their order does not matter."""
     monkeypatch.setattr(step_speed, "BATCHES", 3)
     lengths = [5, 9, 5, 5, 5, 5]
