@@ -52,11 +52,11 @@ def arguments(molecules: str, folder: Path, **settings: object) -> list[str]:
         "held_out_molecules": 20,
         "graph_config": json.dumps(TINY),
         "per_device_train_batch_size": 16,
-        "max_steps": 80,
+        "max_steps": 120,
         "warmup_steps": 2,
         "learning_rate": 1e-2,
         "eval_steps": 20,
-        "save_steps": 40,
+        "save_steps": 60,
         "save_total_limit": 2,
         "use_cpu": True,
         "report_to": "none",
@@ -81,7 +81,7 @@ def test_held_out_losses_fall_below_the_constant_prediction(run: Path):
         key = f"{task}_loss"
         assert report["scores"][key] < first[f"eval_{key}"]
         assert report["scores"][key] < 0.9 * report["constant_scores"][key]
-    assert report["scores"]["descriptors_r2"] > 0.1 > report["constant_scores"]["descriptors_r2"]
+    assert report["scores"]["descriptors_r2"] > 0.2 > report["constant_scores"]["descriptors_r2"]
     # Written beside the encoder alone.
     assert (run / "pretraining.png").read_bytes().startswith(b"\x89PNG")
     assert not list(run.glob("*.bin"))
@@ -104,12 +104,12 @@ def test_saved_encoder_gives_the_same_states(run: Path):
     encoder = MoraGraphEncoder.from_pretrained(run)
     assert encoder.config.hidden_size == 16
     assert set(load_file(run / "model.safetensors")) == set(encoder.state_dict())
-    model = GraphPretrainingModel.from_pretrained(run / "checkpoint-80")
+    model = GraphPretrainingModel.from_pretrained(run / "checkpoint-120")
     graph = MoleculeFeatureExtractor()(MOLECULES, return_tensors="pt")
     with torch.no_grad():
         assert torch.equal(encoder(**graph), model.eval().graph_encoder(**graph))
     # A checkpoint holds the heads too, and its encoder can be had all the same.
-    inside = load_graph_encoder(str(run / "checkpoint-80")).state_dict()
+    inside = load_graph_encoder(str(run / "checkpoint-120")).state_dict()
     assert all(torch.equal(tensor, inside[name]) for name, tensor in encoder.state_dict().items())
 
 
@@ -117,11 +117,11 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
     run: Path, molecules: str, tmp_path: Path, steps_taken: list[int]
 ):
     resumed = tmp_path / "encoder"
-    shutil.copytree(run / "checkpoint-40", resumed / "checkpoint-40")
+    shutil.copytree(run / "checkpoint-60", resumed / "checkpoint-60")
     with pytest.raises(SystemExit, match="holds checkpoints of an earlier run"):
         main(arguments(molecules, resumed))
     main(arguments(molecules, resumed, resume_from_checkpoint="true"))
-    assert steps_taken == list(range(40, 80))
+    assert steps_taken == list(range(60, 120))
     expected = load_file(run / "model.safetensors")
     found = load_file(resumed / "model.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
