@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from test_finetune import TINY_MODEL, recipe  # noqa: F401  (a fixture)
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
-from transformers import AutoModelForCausalLM, Trainer
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_model_param_count
 
 from eval.generation import answer_batch, generate_answers, load_model, load_processor, method_of
@@ -268,6 +268,20 @@ def test_keys_of_a_recipe_that_the_method_does_not_use(
     assert "does not use generator_learning_rate." in capsys.readouterr().out
     parse_arguments([str(recipe), "--method", "mora"])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_how_the_base_computes_attention(method: str, tiny_base: Path):
+    args = ModelArguments(method=method, base=str(tiny_base), target_modules=["all-linear"])
+    implementations = []
+    for args.attn_implementation in (None, "eager"):
+        implementations.append(base_of(make_model(args)).config._attn_implementation)
+    assert implementations == ["sdpa", "eager"]
+
+
+def base_of(model: torch.nn.Module) -> PreTrainedModel:
+    """The LLM inside the model of any method."""
+    return next(part for part in model.modules() if isinstance(part, LlamaForCausalLM))
 
 
 @pytest.mark.parametrize("method", ["lora", "graph_prefix"])

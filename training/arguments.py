@@ -19,6 +19,7 @@ NOT_OF_CONFIG = (
     "lora_match",
     "base",
     "base_dtype",
+    "attn_implementation",
     "chat_template",
     "generator_learning_rate",
     "graph_encoder",
@@ -55,6 +56,13 @@ class ModelArguments:
     base_dtype: str = field(
         default="auto",
         metadata={"help": "Number format of the frozen LLM: float32, bfloat16, float16 or auto."},
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "How the base LLM computes attention: sdpa, eager (the fastest on CPUs), "
+            "flash_attention_2, …; transformers' own choice when not given."
+        },
     )
     chat_template: str | None = field(
         default=None,
@@ -117,6 +125,13 @@ class ModelArguments:
     def base_path(self) -> str:
         """Folder or Hub id of the base LLM."""
         return resolve_base(self.base)
+
+    def loading_settings(self) -> dict[str, Any]:
+        """What `from_pretrained` of the base LLM is told, beside where it is."""
+        settings = {"dtype": self.base_dtype}
+        if self.attn_implementation is not None:
+            settings["attn_implementation"] = self.attn_implementation
+        return settings
 
     def mora_settings(self) -> dict[str, Any]:
         """The keyword arguments of `MoraConfig` that were given."""

@@ -55,7 +55,7 @@ def make_mora(
     return MoraForCausalLM.from_base(
         model_args.base,
         graph_encoder=graph_encoder,
-        dtype=model_args.base_dtype,
+        **model_args.loading_settings(),
         **model_args.mora_settings(),
     )
 
@@ -63,7 +63,9 @@ def make_mora(
 def make_lora(model_args: ModelArguments, graph_encoder: MoraGraphEncoder | None) -> PeftModel:
     """A frozen base with PEFT's LoRA on the modules that MoRA would adapt."""
     config = lora_config(model_args, graph_encoder)
-    base = AutoModelForCausalLM.from_pretrained(model_args.base_path, dtype=model_args.base_dtype)
+    base = AutoModelForCausalLM.from_pretrained(
+        model_args.base_path, **model_args.loading_settings()
+    )
     cast_zero3_parameters(base, base.config.dtype)
     return get_peft_model(base, config, revision=resolve_base_revision(model_args.base_path, None))
 
@@ -86,7 +88,7 @@ def make_graph_prefix(
     return GraphPrefixForCausalLM.from_base(
         model_args.base,
         graph_encoder=graph_encoder,
-        dtype=model_args.base_dtype,
+        **model_args.loading_settings(),
         **graph_prefix_settings(model_args, graph_encoder),
     )
 
@@ -117,7 +119,9 @@ def make_full_finetune(
     model_args: ModelArguments, graph_encoder: MoraGraphEncoder | None
 ) -> PreTrainedModel:
     """The base, all of whose weights are trained; its configuration notes where it came from."""
-    model = AutoModelForCausalLM.from_pretrained(model_args.base_path, dtype=model_args.base_dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_args.base_path, **model_args.loading_settings()
+    )
     model.config.base_model_name_or_path = model_args.base_path
     model.config.base_revision = resolve_base_revision(model_args.base_path, None)
     model.config.base_fingerprint = None
