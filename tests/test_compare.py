@@ -118,6 +118,12 @@ def check_outcome(folder: Path) -> None:
     assert "| `mora` | **as it is: " in page
     assert "**learning_rate=0.01: " in page and "↳ shuffled molecule" in page
     assert "## property prediction, qm9, gap: mae, hartree, 3 rows" in page
+    losses = page.partition("## property prediction, qm9: loss of the right answers, nats a token")
+    first, other, shuffled = losses[2].splitlines()[4:7]
+    assert first.startswith("| `lora` | ") and first.endswith("] |  |")
+    assert other.startswith("| `mora` | ") and other.endswith("] |")
+    assert shuffled.startswith("| ↳ shuffled molecule | ") and shuffled.endswith("] |  |")
+    assert "answer_loss" in mora and "answer_loss" in lora
 
 
 @pytest.mark.slow
@@ -142,9 +148,10 @@ def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
     check_outcome(gaps.parent)
     assert not trained(commands)
     assert [command[0] for command in commands] == [
-        *["eval.benchmark"] * 2,
+        *["eval.benchmark", "eval.answer_loss"] * 2,
         "eval.report",
         "eval.relative_gain",
+        "eval.answer_loss",
     ]
 
 

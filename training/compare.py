@@ -22,65 +22,25 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from rich.console import Console
 from rich.table import Table
-from transformers.trainer import TRAINER_STATE_NAME
 
-from training.checkpoints import find_checkpoints
-from training.comparison import Comparison, Variant, full_recipe, read_comparison
+from training.comparison import Comparison, read_comparison
 from training.comparison_page import write_page
+from training.comparison_run import (
+    CommandError,
+    Run,
+    console,
+    find_losses,
+    finish,
+    prepare_run,
+    train,
+    was_resumed,
+)
 from training.loss_curves import compare_curves, draw_learning, read_curve
-
-RECIPE = "recipe.yaml"
-BENCHMARK = "benchmark"
-console = Console()
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training with its scores.
-
-    Attributes:
-        variant: the arm, with what was chosen for it.
-        seed: of the training.
-        folder: of the model.
-        recipe: all settings.
-    """
-
-    variant: Variant
-    seed: int
-    folder: Path
-    recipe: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """As it stands in messages and in the report."""
-        return f"{self.variant.name}/seed-{self.seed}"
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether the training has ended, and not only reached a checkpoint."""
-        return (self.folder / TRAINER_STATE_NAME).exists()
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What the Trainer says about the whole training."""
-        return json.loads((self.folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-
-    @property
-    def results(self) -> Path:
-        """What eval.benchmark has written, or will write."""
-        return self.folder / BENCHMARK / "results.json"
-
-
-class CommandError(RuntimeError):
-    """A command of a run has failed; the message ends with what it said last."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -166,29 +126,6 @@ def check_each_once(runs: dict[str, list[Run]]) -> None:
         raise ValueError(f"{twice[0]} would be trained twice: name each arm and value once.")
 
 
-def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Path) -> Run:
-    """The run of one variant and seed; its folder is made and gets its recipe.
-
-    Raises:
-        ValueError: the folder holds a run with other settings.
-    """
-    folder = folder / variant.name / f"seed-{seed}"
-    run = Run(variant, seed, folder, full_recipe(comparison, variant, seed, folder))
-    path = folder / RECIPE
-    if path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        keys = [key for key in {**before, **run.recipe} if before.get(key) != run.recipe.get(key)]
-        if keys:
-            raise ValueError(
-                f"{folder} holds a run with {keys[0]}={before.get(keys[0])!r}, now it is "
-                f"{run.recipe.get(keys[0])!r}: delete that folder, or choose another --output_dir."
-            )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
-    return run
-
-
 def run_all(step: Callable[[Run], None], runs: Sequence[Run], parallel: int) -> list[Run]:
     """Take a step of all runs, so many at a time; those that fail do not stop the others.
 
@@ -219,47 +156,6 @@ def run_all(step: Callable[[Run], None], runs: Sequence[Run], parallel: int) -> 
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, the runs that have not begun
 
 
-def train(run: Run) -> None:
-    """Train, or go on with a training, unless it is done."""
-    if run.is_trained:
-        console.print(f"{run.name}: trained already", markup=False)
-        return
-    command = ["training.finetune", str(run.folder / RECIPE)]
-    if find_checkpoints(run.folder)[0]:
-        command += ["--resume_from_checkpoint", "true"]
-    call(run, "train", command)
-
-
-def finish(run: Run, comparison: Comparison) -> None:
-    """Train and score, whatever of it is not done."""
-    train(run)
-    command = ["eval.benchmark", "--model", str(run.folder)]
-    command += ["--output_dir", str(run.folder / BENCHMARK)]
-    for key, value in comparison.benchmark.items():
-        values = value if isinstance(value, list) else [value]
-        command += [f"--{key}", *map(str, values)]
-    if run.variant.controls:
-        command += ["--controls", ",".join(run.variant.controls)]
-    call(run, "benchmark", command)
-
-
-def call(run: Run, name: str, command: list[str]) -> None:
-    """Run a module of this checkout; what it prints goes to `NAME.log` in the run's folder.
-
-    Raises:
-        CommandError: it has failed.
-    """
-    log = run.folder / f"{name}.log"
-    console.print(f"{run.name}: {name}, see {log}", markup=False)
-    with log.open("a", encoding="utf-8") as output:
-        code = subprocess.run(
-            [sys.executable, "-m", *command], stdout=output, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise CommandError(f"{name} ended with code {code}: {lines[-1] if lines else ''}")
-
-
 def validation_loss(run: Run) -> float:
     """The last loss on the validation rows.
 
@@ -287,6 +183,7 @@ def choose(candidates: Sequence[Run]) -> Run:
 def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, folder: Path) -> dict:
     """Copy a run's results to `folder`, with how it was trained; returns them."""
     results = json.loads(run.results.read_text(encoding="utf-8"))
+    results["answer_loss"] = json.loads(run.losses.read_text(encoding="utf-8"))["losses"]
     history = run.state["log_history"]
     results["comparison"] = {
         "name": comparison.name,
@@ -310,12 +207,6 @@ def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, fo
     path = folder / f"{run.variant.name}-seed-{run.seed}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
-
-
-def was_resumed(run: Run) -> bool:
-    """Whether the training was interrupted and gone on with."""
-    log = run.folder / "train.log"
-    return log.exists() and "Going on from" in log.read_text(encoding="utf-8", errors="replace")
 
 
 def describe_hardware() -> str:
@@ -361,9 +252,26 @@ def report(
     subprocess.run([sys.executable, "-m", *command], check=True)
     others = [arm for arm in done if arm != ours] if ours in done else []
     gains = {other: find_gains(runs[ours], runs[other]) for other in others}
+    rivals = [run for other in others for run in runs[other]]
+    losses = compare_losses(runs.get(ours, ()), rivals, comparison)
     arms = {arm: [result for _, result in pairs] for arm, pairs in done.items()}
-    page = write_page(comparison.name, arms, gains, results, [run.name for run in failed])
+    missing = [run.name for run in failed]
+    page = write_page(comparison.name, arms, gains, losses, results, missing)
     console.print(f"Wrote {page}", soft_wrap=True)
+
+
+def compare_losses(
+    ours: Sequence[Run], rivals: Sequence[Run], comparison: Comparison
+) -> list[list[dict[str, Any]]]:
+    """By seed, what eval.answer_loss finds for our run and those of the others; or nothing."""
+    try:
+        return [
+            find_losses(run, comparison, [rival for rival in rivals if rival.seed == run.seed])
+            for run in ours
+        ]
+    except CommandError as error:
+        console.print(f"No losses are compared: {error}", style="red", markup=False)
+        return []
 
 
 def find_gains(ours: Sequence[Run], theirs: Sequence[Run]) -> list[dict[str, Any]]:

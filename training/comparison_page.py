@@ -17,6 +17,7 @@ def write_page(
     name: str,
     arms: Mapping[str, Sequence[Result]],
     gains: Mapping[str, Sequence[Result]],
+    losses: Sequence[Sequence[Result]],
     folder: Path,
     failed: Sequence[str] = (),
 ) -> Path:
@@ -27,6 +28,8 @@ def write_page(
         arms: by arm, the results of each seed: what eval.benchmark wrote, with what
             training.compare adds as `comparison`.
         gains: by arm, the gains of the first arm over it, as eval.relative_gain wrote them.
+        losses: by seed of the first arm, the losses of the right answers as eval.answer_loss wrote
+            them, with `than` another arm.
         folder: gets the page.
         failed: names of runs that are missing.
     """
@@ -49,6 +52,9 @@ def write_page(
     for score in arms[first][0]["scores"]:
         if score["control"] is None:
             parts.append(_score_section(score, arms, gains))
+    read = arms[first][0]["answer_loss"]
+    for task, source in dict.fromkeys((one["task"], one["source"]) for one in read):
+        parts.append(_loss_section(task, source, arms, losses))
     gain = f"A positive gain: {first} is better. " if gains else ""
     parts.append(
         f"{gain}Brackets are 95% intervals by bootstrap over rows, paired for gains; they know "
@@ -106,18 +112,49 @@ def _score_section(
     return f"{heading}\n\n{_table(rows)}"
 
 
+def _loss_section(
+    task: str,
+    source: str,
+    arms: Mapping[str, Sequence[Result]],
+    losses: Sequence[Sequence[Result]],
+) -> str:
+    """How likely the right answers are: a row for each arm and each of its controls."""
+    ours = next(iter(arms))
+    rows = [("", "loss", f"more than {ours}'s")]
+    for arm, results in arms.items():
+        found: dict[str | None, list[Result]] = {}
+        for one in (one for result in results for one in result["answer_loss"]):
+            if (one["task"], one["source"]) == (task, source):
+                found.setdefault(one["control"], []).append(one)
+        for control, values in found.items():
+            asked = (task, source, control, None if arm == ours else arm)
+            keys = ("task", "source", "control", "than")
+            more = [
+                one["difference"]
+                for of_seed in losses
+                for one in of_seed
+                if tuple(one[key] for key in keys) == asked and one["difference"]
+            ]
+            name = f"↳ {control.replace('_', ' ')}" if control else f"`{arm}`"
+            loss = _score([one["loss"] for one in values], "{:.4f}")
+            rows.append((name, loss, _score(more, "{:+.4f}") if more else ""))
+    title = f"## {task.replace('_', ' ')}, {source}: loss of the right answers, nats a token"
+    return f"{title}\n\n{_table(rows)}"
+
+
 def _same(one: Result, other: Result) -> bool:
     return all(one[key] == other[key] for key in QUESTION)
 
 
-def _score(scores: Sequence[Result]) -> str:
+def _score(scores: Sequence[Result], form: str = "{:.3g}") -> str:
     values = [score.get("value") for score in scores]
     if None in values:
         return "–"
     ends = min(values), max(values)
     if len(scores) == 1:
         ends = scores[0].get("low"), scores[0].get("high")
-    return f"{mean(values):.3g}" + ("" if None in ends else f" [{ends[0]:.3g}, {ends[1]:.3g}]")
+    brackets = "" if None in ends else f" [{form.format(ends[0])}, {form.format(ends[1])}]"
+    return form.format(mean(values)) + brackets
 
 
 def _gain(gain: Result) -> str:

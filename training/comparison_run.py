@@ -1,0 +1,157 @@
+# Copyright 2026 The MoRA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""One run of a comparison: its folder, and the commands that train and score it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from transformers.trainer import TRAINER_STATE_NAME
+
+from training.checkpoints import find_checkpoints
+from training.comparison import Comparison, Variant, full_recipe
+
+RECIPE = "recipe.yaml"
+BENCHMARK = "benchmark"
+# Settings of the benchmark that say which rows are asked.
+OF_ROWS = {"split", "max_examples", "task"}
+console = Console()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its scores.
+
+    Attributes:
+        variant: the arm, with what was chosen for it.
+        seed: of the training.
+        folder: of the model.
+        recipe: all settings.
+    """
+
+    variant: Variant
+    seed: int
+    folder: Path
+    recipe: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """As it stands in messages and in the report."""
+        return f"{self.variant.name}/seed-{self.seed}"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training has ended, and not only reached a checkpoint."""
+        return (self.folder / TRAINER_STATE_NAME).exists()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the Trainer says about the whole training."""
+        return json.loads((self.folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+
+    @property
+    def results(self) -> Path:
+        """What eval.benchmark has written, or will write."""
+        return self.folder / BENCHMARK / "results.json"
+
+    @property
+    def losses(self) -> Path:
+        """What eval.answer_loss has written, or will write."""
+        return self.folder / BENCHMARK / "answer_loss.json"
+
+
+class CommandError(RuntimeError):
+    """A command of a run has failed; the message ends with what it said last."""
+
+
+def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Path) -> Run:
+    """The run of one variant and seed; its folder is made and gets its recipe.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    folder = folder / variant.name / f"seed-{seed}"
+    run = Run(variant, seed, folder, full_recipe(comparison, variant, seed, folder))
+    path = folder / RECIPE
+    if path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        keys = [key for key in {**before, **run.recipe} if before.get(key) != run.recipe.get(key)]
+        if keys:
+            raise ValueError(
+                f"{folder} holds a run with {keys[0]}={before.get(keys[0])!r}, now it is "
+                f"{run.recipe.get(keys[0])!r}: delete that folder, or choose another --output_dir."
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
+    return run
+
+
+def train(run: Run) -> None:
+    """Train, or go on with a training, unless it is done."""
+    if run.is_trained:
+        console.print(f"{run.name}: trained already", markup=False)
+        return
+    command = ["training.finetune", str(run.folder / RECIPE)]
+    if find_checkpoints(run.folder)[0]:
+        command += ["--resume_from_checkpoint", "true"]
+    call(run, "train", command)
+
+
+def finish(run: Run, comparison: Comparison) -> None:
+    """Train, score, and find the loss of the right answers, whatever of it is not done."""
+    train(run)
+    call(run, "benchmark", ["eval.benchmark", *scoring_flags(run, comparison.benchmark)])
+    find_losses(run, comparison)
+
+
+def find_losses(run: Run, comparison: Comparison, others: Sequence[Run] = ()) -> list[dict]:
+    """What eval.answer_loss finds for a run, with its differences to others of the same seed."""
+    about_rows = {key: comparison.benchmark[key] for key in OF_ROWS & set(comparison.benchmark)}
+    command = ["eval.answer_loss", *scoring_flags(run, about_rows)]
+    if others:
+        command += ["--than", *(str(other.folder / BENCHMARK) for other in others)]
+    call(run, "answer_loss", command)
+    names = {str(other.folder / BENCHMARK): other.variant.arm for other in others}
+    losses = json.loads(run.losses.read_text(encoding="utf-8"))["losses"]
+    return [one | {"than": names.get(one["than"])} for one in losses]
+
+
+def scoring_flags(run: Run, settings: Mapping[str, Any]) -> list[str]:
+    """The flags that eval.benchmark and eval.answer_loss have in common."""
+    flags = ["--model", str(run.folder), "--output_dir", str(run.folder / BENCHMARK)]
+    for key, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{key}", *map(str, values)]
+    if run.variant.controls:
+        flags += ["--controls", ",".join(run.variant.controls)]
+    return flags
+
+
+def call(run: Run, name: str, command: list[str]) -> None:
+    """Run a module of this checkout; what it prints goes to `NAME.log` in the run's folder.
+
+    Raises:
+        CommandError: it has failed.
+    """
+    log = run.folder / f"{name}.log"
+    console.print(f"{run.name}: {name}, see {log}", markup=False)
+    with log.open("a", encoding="utf-8") as output:
+        code = subprocess.run(
+            [sys.executable, "-m", *command], stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    if code:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise CommandError(f"{name} ended with code {code}: {lines[-1] if lines else ''}")
+
+
+def was_resumed(run: Run) -> bool:
+    """Whether the training was interrupted and gone on with."""
+    log = run.folder / "train.log"
+    return log.exists() and "Going on from" in log.read_text(encoding="utf-8", errors="replace")
