@@ -72,11 +72,11 @@ class MoraDelta(nn.Module):
 
     def forward(self, inputs: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """[B, T, d_in] inputs and [B, rows, rank] factors to the [B, T, d_out] delta."""
-        hidden = inputs.to(self.B).reshape(len(factor), -1, inputs.shape[-1])
+        hidden = inputs.reshape(len(factor), -1, inputs.shape[-1])
         if self.A is not None:
-            hidden = hidden @ self.A
-        delta = (hidden @ factor.to(hidden)) @ self.B
-        return self.scaling * delta.reshape(*inputs.shape[:-1], -1)
+            hidden = hidden @ self.A.to(hidden)
+        low_rank = self.scaling * (hidden @ factor.to(hidden))
+        return (low_rank @ self.B.to(hidden)).reshape(*inputs.shape[:-1], -1)
 
     def reset_parameters(self) -> None:
         """PEFT's initialisation of LoRA: A uniform in ±1/sqrt(d_in), B zero."""
