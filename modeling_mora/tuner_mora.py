@@ -58,7 +58,8 @@ class MoraState:
 class MoraDelta(nn.Module):
     """The shared matrices of one adapted module: `alpha / rank * ((x A) C_i) B`.
 
-    In the dense form A is generated, and only B is here.
+    In the dense form A is generated, and only B is here. A and B are float32 whatever the base is;
+    the products are computed in the number format of the inputs, as the base's own are.
     """
 
     def __init__(self, target: Target, config: MoraConfig):

@@ -3,11 +3,12 @@
 """`MoraTuner`: which modules are adapted, and attaching to them."""
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from modeling_mora import MoraConfig, MoraForCausalLM
-from modeling_mora.targets_mora import find_targets
-from modeling_mora.tuner_mora import DeltaHook
+from modeling_mora.targets_mora import Target, find_targets
+from modeling_mora.tuner_mora import DeltaHook, MoraDelta
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,28 @@ def test_initial_scale_is_that_of_lora(tiny_base, processor):
             factor = delta.A @ (factor - model.weight_generator.static_core[0])
         lora_std = 1 / (3 * target.d_in) ** 0.5
         assert factor.std().item() == pytest.approx(lora_std, rel=0.35)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_products_have_the_format_of_the_inputs(dtype: torch.dtype):
+    """And come close to those in float32, with gradients for the float32 matrices."""
+    torch.manual_seed(0)
+    target = Target("layers.0.q_proj", 0, "q_proj", 32, 24, (8, 4), True)
+    delta = MoraDelta(target, MoraConfig(rank=4, core_dim=8, alpha=12))
+    delta.reset_parameters()
+    torch.nn.init.normal_(delta.B)
+    inputs, factor = torch.randn(3, 5, 32), torch.randn(3, 8, 4, requires_grad=True)
+    learned = [delta.A, delta.B, factor]
+
+    def run(dtype: torch.dtype) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        output = delta(inputs.to(dtype), factor)
+        return output, torch.autograd.grad(output.sum(), learned)
+
+    expected, expected_grads = run(torch.float32)
+    plain = 3 * inputs @ delta.A @ factor @ delta.B
+    torch.testing.assert_close(expected, plain)
+    output, grads = run(dtype)
+    assert output.dtype == dtype and output.shape == (3, 5, 24)
+    for found, right in zip([output, *grads], [expected, *expected_grads], strict=True):
+        assert (found - right).norm() < 0.05 * right.norm()
+    assert {grad.dtype for grad in grads} == {torch.float32}
