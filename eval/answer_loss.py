@@ -209,9 +209,10 @@ def answer_losses(
     inputs["logits_to_keep"] = torch.arange(length - kept, length, device=model.device)
     with contextlib.nullcontext() if use_adapter else model.disable_adapter():
         logits = model(**inputs).logits[:, :-1].float()
+    targets = inputs["input_ids"][:, 1 - kept :]
     losses = torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), inputs["input_ids"][:, 1 - kept :], reduction="none"
-    )
+        logits.flatten(0, 1), targets.flatten(), reduction="none"
+    ).view_as(targets)
     return [
         (row[-len(answer) :].double().sum().item(), len(answer))
         for row, answer in zip(losses, answers, strict=True)
