@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from eval.benchmark import describe_model
 from eval.bootstrap import LEVEL, RESAMPLES, percentile_interval, resample
-from eval.generation import load_model, load_processor, sort_into_batches
+from eval.generation import DTYPES, load_model, load_processor, sort_into_batches
 from eval.predictions import replace_file
 from eval.questions import (
     CONTROLS,
@@ -66,6 +66,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--than", nargs="+", type=Path, default=[], help="folders with other models' answer losses"
     )
     parser.add_argument("--batch_size", type=int, default=16, help="rows per batch")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="number format of the LLM (default: auto)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and shuffled molecules")
     parser.add_argument(
         "--output_dir", type=Path, help="where results go (default: MODEL/benchmark)"
@@ -93,13 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = select_rows(data, args.split, args.task, args.max_examples)
         others = {str(folder): read_losses(folder, fingerprint(rows)) for folder in args.than}
         processor = load_processor(args.model)
-        model = load_model(args.model)
+        model = load_model(args.model, args.dtype)
         run = {
             **describe_model(args.model, model),
             "data": data.name,
             "split": args.split,
             "dataset_sha256": fingerprint(rows),
             "batch_size": args.batch_size,
+            "dtype": args.dtype,
             "shuffle_seed": args.seed,
         }
         known = read_known(args.output_dir, run)

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from eval.asking import ask
 from eval.bootstrap import LEVEL, RESAMPLES
-from eval.generation import load_model, load_processor, method_of
+from eval.generation import DTYPES, load_model, load_processor, method_of
 from eval.predictions import PredictionFolder, replace_file
 from eval.questions import (
     CONTROLS,
@@ -79,6 +79,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="longest answer (default: the longest training answer of the task and a margin)",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="rows per batch")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="number format of the LLM (default: auto)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and shuffled molecules")
     parser.add_argument(
         "--output_dir",
@@ -110,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = select_rows(data, args.split, args.task, args.max_examples)
         processor = load_processor(args.model)
         max_new_tokens = answer_budgets(data, rows, processor, args.max_new_tokens)
-        model = load_model(args.model)
+        model = load_model(args.model, args.dtype)
         described = describe_model(args.model, model)
         run = {
             **described,
@@ -120,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "max_new_tokens": max_new_tokens,
             # Rounding differs a little with the rows that share a batch.
             "batch_size": args.batch_size,
+            "dtype": args.dtype,
             "shuffle_seed": args.seed,
         }
         predictions = PredictionFolder(args.output_dir, run, state.process_index)
@@ -167,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "strategy": "greedy",
             "max_new_tokens": max_new_tokens,
             "batch_size": args.batch_size,
+            "dtype": args.dtype,
         },
         "seeds": {"split": data.split_seed, "bootstrap": args.seed, "shuffle": args.seed},
         "bootstrap": {"resamples": RESAMPLES, "level": LEVEL},

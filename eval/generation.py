@@ -24,6 +24,7 @@ from eval.text_only import TextOnlyModel
 from modeling_mora.chat_mora import end_token_ids, read_answer
 from modeling_mora.checkpoint_mora import base_fingerprint, load_base_config
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Tokens allowed beyond the longest training answer: an answer that needs more is not the short
 # answer that was asked for, and every spare token costs the base model, which rarely stops, a step.
 ANSWER_MARGIN = 8
@@ -98,11 +99,16 @@ def load_processor(name_or_path: str) -> ProcessorMixin:
     return AutoProcessor.from_pretrained(name_or_path, trust_remote_code=True)
 
 
-def load_model(name_or_path: str) -> PreTrainedModel | TextOnlyModel:
+def load_model(name_or_path: str, dtype: str = "auto") -> PreTrainedModel | TextOnlyModel:
     """Load a checkpoint (folder or Hub id) of any method for inference.
 
     Where this package's `modeling_mora` is imported, transformers prefers its classes to the code
     that the checkpoint carries. The model goes to the GPU when there is one.
+
+    Args:
+        name_or_path: the checkpoint.
+        dtype: number format of the LLM, such as `bfloat16`; `auto` is that of its files. What MoRA
+            and the graph prefix add stays float32.
 
     Returns:
         A model that takes text and graphs, and is its base inside `disable_adapter()`. Its `config`
@@ -114,20 +120,22 @@ def load_model(name_or_path: str) -> PreTrainedModel | TextOnlyModel:
     """
     method = method_of(name_or_path)
     if method == "lora":
-        model = TextOnlyModel(_load_lora(name_or_path))
+        model = TextOnlyModel(_load_lora(name_or_path, dtype))
     else:
-        model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            name_or_path, dtype=dtype, trust_remote_code=True
+        )
         if method == "full_finetune":
             model = TextOnlyModel(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def _load_lora(name_or_path: str) -> PeftModel:
+def _load_lora(name_or_path: str, dtype: str) -> PeftModel:
     """The adapter on its base, whose configuration then says which base it is."""
     adapter = PeftConfig.from_pretrained(name_or_path)
     name, revision = adapter.base_model_name_or_path, adapter.revision
     load_base_config(name, revision)
-    base = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main")
+    base = AutoModelForCausalLM.from_pretrained(name, revision=revision or "main", dtype=dtype)
     base.config.base_model_name_or_path = name
     base.config.base_revision = revision
     base.config.base_fingerprint = base_fingerprint(base)

@@ -15,8 +15,15 @@ from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel, Trainer
 from transformers.trainer_pt_utils import get_model_param_count
 
-from eval.generation import answer_batch, generate_answers, load_model, load_processor, method_of
-from modeling_mora import MoraConfig, MoraForCausalLM
+from eval.generation import (
+    DTYPES,
+    answer_batch,
+    generate_answers,
+    load_model,
+    load_processor,
+    method_of,
+)
+from modeling_mora import MoraConfig, MoraForCausalLM, MoraProcessor
 from modeling_mora.base_models_mora import resolve_base
 from modeling_mora.targets_mora import find_targets
 from training.arguments import ModelArguments, parse_arguments
@@ -277,6 +284,22 @@ def test_how_the_base_computes_attention(method: str, tiny_base: Path):
     for args.attn_implementation in (None, "eager"):
         implementations.append(base_of(make_model(args)).config._attn_implementation)
     assert implementations == ["sdpa", "eager"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scored_with_a_base_in_bfloat16(
+    method: str, tiny_base: Path, processor: MoraProcessor, tmp_path: Path
+):
+    args = ModelArguments(method=method, base=str(tiny_base), target_modules=["q_proj"])
+    make_model(args).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    dtypes = [base_of(load_model(str(tmp_path), dtype)).dtype for dtype in DTYPES[:3]]
+    assert dtypes == [torch.float32, torch.float32, torch.bfloat16]
+    half = load_model(str(tmp_path), "bfloat16")
+    inputs = processor(text=["Gap of CCO?"], molecules=["CCO"], return_tensors="pt")
+    whole = load_model(str(tmp_path))(**inputs).logits
+    difference = (half(**inputs).logits - whole).norm() / whole.norm()
+    assert 0 < difference < 0.02
 
 
 def base_of(model: torch.nn.Module) -> PreTrainedModel:

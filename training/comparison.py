@@ -32,7 +32,15 @@ KEYS = ("recipe", "tier", "settings", "seeds", "arms", "benchmark")
 OF_ARM = ("search", "controls")
 # What each run has of its own.
 OF_RUN = ("output_dir", "seed", "resume_from_checkpoint")
-BENCHMARK_KEYS = ("split", "max_examples", "batch_size", "task", "policy", "max_new_tokens")
+BENCHMARK_KEYS = (
+    "split",
+    "max_examples",
+    "batch_size",
+    "dtype",
+    "task",
+    "policy",
+    "max_new_tokens",
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
 
 

@@ -19,8 +19,8 @@ from training.comparison import Comparison, Variant, full_recipe
 
 RECIPE = "recipe.yaml"
 BENCHMARK = "benchmark"
-# Settings of the benchmark that say which rows are asked.
-OF_ROWS = {"split", "max_examples", "task"}
+# Settings of the benchmark that eval.answer_loss has too.
+SHARED = {"split", "max_examples", "task", "dtype"}
 console = Console()
 
 
@@ -113,8 +113,8 @@ def finish(run: Run, comparison: Comparison) -> None:
 
 def find_losses(run: Run, comparison: Comparison, others: Sequence[Run] = ()) -> list[dict]:
     """What eval.answer_loss finds for a run, with its differences to others of the same seed."""
-    about_rows = {key: comparison.benchmark[key] for key in OF_ROWS & set(comparison.benchmark)}
-    command = ["eval.answer_loss", *scoring_flags(run, about_rows)]
+    settings = {key: value for key, value in comparison.benchmark.items() if key in SHARED}
+    command = ["eval.answer_loss", *scoring_flags(run, settings)]
     if others:
         command += ["--than", *(str(other.folder / BENCHMARK) for other in others)]
     call(run, "answer_loss", command)
