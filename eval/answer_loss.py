@@ -346,22 +346,22 @@ def with_interval(
 
 
 def print_losses(losses: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """A table with a row for the model, each control and each other model."""
-    table = Table(title="Loss of the right answers, nats a token", box=box.SIMPLE_HEAD)
-    for heading in ("", "rows", "loss", "95% interval", "more than the model's own"):
-        table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
-    for one in losses:
-        name = one["than"] or (one["control"] or "the model").replace("_", " ")
-        table.add_row(
-            f"{one['task']}, {one['source']}: {name}",
-            str(one["n"]),
-            f"{one['loss']['value']:.4f}",
-            write_interval(one["loss"]),
-            ""
-            if one["difference"] is None
-            else f"{one['difference']['value']:+.4f} {write_interval(one['difference'])}",
-        )
-    console.print(table)
+    """A table for each task and source, with a row for the model, each control and other model."""
+    for task, source in dict.fromkeys((one["task"], one["source"]) for one in losses):
+        title = f"{task.replace('_', ' ')}, {source}: loss of the right answers, nats a token"
+        table = Table(title=title, box=box.SIMPLE_HEAD)
+        for heading in ("", "rows", "loss", "more than the model's own"):
+            table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
+        for one in losses:
+            if (one["task"], one["source"]) == (task, source):
+                more = one["difference"]
+                table.add_row(
+                    one["than"] or (one["control"] or "the model").replace("_", " "),
+                    str(one["n"]),
+                    f"{one['loss']['value']:.4f} {write_interval(one['loss'])}",
+                    "" if more is None else f"{more['value']:+.4f} {write_interval(more)}",
+                )
+        console.print(table)
 
 
 def write_interval(score: Mapping[str, float]) -> str:
