@@ -350,8 +350,9 @@ def print_losses(losses: Sequence[Mapping[str, Any]], console: Console) -> None:
     for task, source in dict.fromkeys((one["task"], one["source"]) for one in losses):
         title = f"{task.replace('_', ' ')}, {source}: loss of the right answers, nats a token"
         table = Table(title=title, box=box.SIMPLE_HEAD)
-        for heading in ("", "rows", "loss", "more than the model's own"):
-            table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
+        table.add_column(overflow="fold")
+        for heading in ("rows", "loss", "more than its own"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for one in losses:
             if (one["task"], one["source"]) == (task, source):
                 more = one["difference"]
