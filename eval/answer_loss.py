@@ -30,8 +30,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from eval.benchmark import describe_model
 from eval.bootstrap import LEVEL, RESAMPLES, percentile_interval, resample
-from eval.generation import DTYPES, load_model, load_processor, sort_into_batches
+from eval.generation import load_model, load_processor, sort_into_batches
 from eval.predictions import replace_file
+from eval.question_arguments import parse_questions, question_parser
 from eval.questions import (
     CONTROLS,
     fingerprint,
@@ -49,42 +50,11 @@ ROWS, SUMMARY = "answer_loss.jsonl", "answer_loss.json"
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.answer_loss", description="Loss of the right answers."
-    )
-    parser.add_argument("--model", required=True, help="checkpoint: a folder or a Hub id")
-    parser.add_argument(
-        "--data", type=Path, help="prepared data (default: what the model was trained on)"
-    )
-    parser.add_argument("--split", default="test", help="which split of it (default: test)")
-    parser.add_argument("--task", nargs="+", help="only these tasks (default: all in the split)")
-    parser.add_argument("--max_examples", type=int, help="only N rows, evenly spread")
-    parser.add_argument(
-        "--controls", default="", help=f"also read, joined by commas, from: {', '.join(CONTROLS)}"
-    )
+    parser = question_parser("eval.answer_loss", "Loss of the right answers.", batch_size=16)
     parser.add_argument(
         "--than", nargs="+", type=Path, default=[], help="folders with other models' answer losses"
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="rows per batch")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="number format of the LLM (default: auto)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of bootstrap and shuffled molecules")
-    parser.add_argument(
-        "--output_dir", type=Path, help="where results go (default: MODEL/benchmark)"
-    )
-    args = parser.parse_args(arguments)
-    for name in ("max_examples", "batch_size"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} {value}: must be at least 1")
-    args.controls = [name for name in args.controls.split(",") if name]
-    for name in args.controls:
-        if name not in CONTROLS:
-            parser.error(f"--controls {name}: use {', '.join(CONTROLS)}")
-    if args.output_dir is None:
-        args.output_dir = (Path(args.model) if Path(args.model).is_dir() else Path()) / "benchmark"
-    return args
+    return parse_questions(parser, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,6 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +29,9 @@ from transformers import PreTrainedModel
 
 from eval.asking import ask
 from eval.bootstrap import LEVEL, RESAMPLES
-from eval.generation import DTYPES, load_model, load_processor, method_of
+from eval.generation import load_model, load_processor, method_of
 from eval.predictions import PredictionFolder, replace_file
+from eval.question_arguments import parse_questions, question_parser
 from eval.questions import (
     CONTROLS,
     answer_budgets,
@@ -51,23 +51,8 @@ PACKAGES = ("torch", "transformers", "peft", "datasets", "evaluate", "rdkit", "s
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.benchmark",
-        description="Score a model on molecules that it has not seen.",
-    )
-    parser.add_argument("--model", required=True, help="checkpoint: a folder or a Hub id")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        help="folder written by training.prepare (default: what the model was trained on)",
-    )
-    parser.add_argument("--split", default="test", help="which split of it (default: test)")
-    parser.add_argument("--task", nargs="+", help="only these tasks (default: all in the split)")
-    parser.add_argument("--max_examples", type=int, help="only N rows, evenly spread")
-    parser.add_argument(
-        "--controls",
-        default="",
-        help=f"also asked, joined by commas, from: {', '.join(CONTROLS)}",
+    parser = question_parser(
+        "eval.benchmark", "Score a model on molecules that it has not seen.", batch_size=32
     )
     parser.add_argument("--policy", choices=("strict", "published"), default="strict")
     parser.add_argument(
@@ -78,28 +63,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=int,
         help="longest answer (default: the longest training answer of the task and a margin)",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="rows per batch")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="number format of the LLM (default: auto)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of bootstrap and shuffled molecules")
-    parser.add_argument(
-        "--output_dir",
-        type=Path,
-        help="where results go (default: MODEL/benchmark, or ./benchmark for a Hub id)",
-    )
-    args = parser.parse_args(arguments)
-    for name in ("max_examples", "batch_size", "max_new_tokens"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} {value}: must be at least 1")
-    args.controls = [name for name in args.controls.split(",") if name]
-    for name in args.controls:
-        if name not in CONTROLS:
-            parser.error(f"--controls {name}: use {', '.join(CONTROLS)}")
-    if args.output_dir is None:
-        args.output_dir = (Path(args.model) if Path(args.model).is_dir() else Path()) / "benchmark"
-    return args
+    return parse_questions(parser, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
