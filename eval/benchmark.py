@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "model": args.model,
         **described,
         "data": {
-            "name": data.name,
+            "name": shown_path(data.name),
             "split": args.split,
             "dataset_sha256": run["dataset_sha256"],
             "rows_in_split": len(data.splits[args.split]),
@@ -162,6 +163,13 @@ def describe_model(name_or_path: str, model: PreTrainedModel) -> dict[str, str |
         "base_fingerprint": model.config.base_fingerprint,
         "adapter_sha256": adapter_fingerprint(model),
     }
+
+
+def shown_path(name: str) -> str:
+    """A folder inside the current one as its path from there, not all of this machine's."""
+    path = Path(name)
+    is_inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd())) if is_inside else name
 
 
 def adapter_fingerprint(model: PreTrainedModel) -> str:

@@ -445,3 +445,12 @@ def test_checkpoints_of_the_other_methods(
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
     assert results["method"] == method
     assert results["base_model"] == str(tiny_base) and len(results["base_fingerprint"]) == 32
+
+
+def test_a_folder_inside_the_current_one_is_shown_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert benchmark.shown_path(str(tmp_path / "runs" / "data")) == "runs/data"
+    assert benchmark.shown_path(str(tmp_path.parent / "data")) == str(tmp_path.parent / "data")
+    assert benchmark.shown_path("qm9") == "qm9"
