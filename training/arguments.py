@@ -60,8 +60,8 @@ class ModelArguments:
     attn_implementation: str | None = field(
         default=None,
         metadata={
-            "help": "How the base LLM computes attention: sdpa, eager (the fastest on CPUs), "
-            "flash_attention_2, …; transformers' own choice when not given."
+            "help": "How the base LLM computes attention: sdpa, eager (in bfloat16 the fastest on "
+            "CPUs), flash_attention_2, …; transformers' own choice when not given."
         },
     )
     chat_template: str | None = field(
