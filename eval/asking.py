@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from eval.generation import answer_batch, sort_into_batches
+from eval.median_number import NumberTokens
 from eval.predictions import PredictionFolder
 
 # Their probabilities are kept as `p_yes`.
@@ -23,6 +24,7 @@ def ask(
     max_new_tokens: Mapping[str, int],
     batch_size: int,
     state: PartialState,
+    numbers: str = "greedy",
 ) -> None:
     """Ask what has no answer yet.
 
@@ -38,7 +40,9 @@ def ask(
         max_new_tokens: longest answer in tokens, by task.
         batch_size: rows per batch.
         state: which of the processes this one is.
+        numbers: `greedy`, or `median` for answers to `property_prediction` by [`MedianNumber`].
     """
+    number_tokens = NumberTokens.of(processor.tokenizer) if numbers == "median" else None
     batches = list(make_batches(questions, processor, batch_size))
     missing = [
         batch
@@ -67,6 +71,7 @@ def ask(
                     max_new_tokens[task],
                     use_adapter=batch[0]["control"] != "base_model",
                     choices=CHOICES.get(task),
+                    number_tokens=number_tokens if task == "property_prediction" else None,
                 )
                 records = []
                 for question, answer in zip(batch, answers, strict=True):

@@ -60,6 +60,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--tokenizer", default="words", help="for captions: words, a WordPiece vocabulary, a Hub id"
     )
     parser.add_argument(
+        "--numbers",
+        choices=("greedy", "median"),
+        default="greedy",
+        help="which of the numbers that the model might write is its answer (default: greedy)",
+    )
+    parser.add_argument(
         "--max_new_tokens",
         type=int,
         help="longest answer (default: the longest training answer of the task and a margin)",
@@ -89,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Rounding differs a little with the rows that share a batch.
             "batch_size": args.batch_size,
             "dtype": args.dtype,
+            "numbers": args.numbers,
             "shuffle_seed": args.seed,
         }
         predictions = PredictionFolder(args.output_dir, run, state.process_index)
@@ -105,7 +112,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     reused = len(predictions.answered)
-    ask(questions, predictions, model, processor, max_new_tokens, args.batch_size, state)
+    ask(
+        questions,
+        predictions,
+        model,
+        processor,
+        max_new_tokens,
+        args.batch_size,
+        state,
+        args.numbers,
+    )
     if not state.is_main_process:
         return 0
 
@@ -134,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "policy": args.policy,
         "decoding": {
             "strategy": "greedy",
+            "numbers": args.numbers,
             "max_new_tokens": max_new_tokens,
             "batch_size": args.batch_size,
             "dtype": args.dtype,

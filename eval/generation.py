@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
+from eval.median_number import MedianNumber, NumberTokens
 from eval.text_only import TextOnlyModel
 from modeling_mora.chat_mora import end_token_ids, read_answer
 from modeling_mora.checkpoint_mora import base_fingerprint, load_base_config
@@ -223,6 +224,7 @@ def answer_batch(
     max_new_tokens: int,
     use_adapter: bool = True,
     choices: tuple[str, str] | None = None,
+    number_tokens: NumberTokens | None = None,
 ) -> list[Answer]:
     """Answer the prompts of one batch, greedily.
 
@@ -235,6 +237,8 @@ def answer_batch(
         use_adapter: False asks the base model alone, on the same loaded weights.
         choices: two answers, such as `("Yes", "No")`, for `Answer.probability`: their first tokens
             are compared before anything is written, whatever the model then writes.
+        number_tokens: given, the first number of an answer is the median of what the model might
+            write, not the greedy one.
 
     Raises:
         ValueError: both choices begin with the same token.
@@ -262,6 +266,7 @@ def answer_batch(
             pad_token_id=tokenizer.pad_token_id,
             return_dict_in_generate=True,
             output_logits=choices is not None,
+            logits_processor=[MedianNumber(number_tokens)] if number_tokens else None,
         )
     tokens = generated.sequences[:, inputs["input_ids"].shape[1] :]
     finished = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device)).any(dim=1).tolist()

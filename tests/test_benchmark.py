@@ -214,6 +214,28 @@ def test_a_number_that_was_cut_off_is_not_read(checkpoint: Path, monkeypatch: py
     assert metrics["parsed"]["value"] == 0
 
 
+@pytest.mark.parametrize("numbers", ["greedy", "median"])
+def test_numbers_alone_are_medians(
+    checkpoint: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch, numbers: str
+):
+    asked = {}
+
+    def answer(model, processor, prompts, *args, number_tokens, **kwargs):
+        asked.update(dict.fromkeys(prompts, number_tokens is not None))
+        return [Answer("0.3", True, 0.5)] * len(prompts)
+
+    monkeypatch.setattr(asking, "answer_batch", answer)
+    for data in ([], ["--data", str(prepared)]):
+        output = checkpoint / f"benchmark{len(data)}"
+        flags = [*data, "--numbers", numbers, "--output_dir", str(output)]
+        assert run(checkpoint, *flags) == 0
+        assert results_of(output)["decoding"]["numbers"] == numbers
+        for line in read_lines(output / "predictions.jsonl"):
+            is_number = line["task"] == "property_prediction"
+            assert asked[line["prompt"]] == (is_number and numbers == "median")
+    assert len(asked) > 20
+
+
 def test_all_kinds_of_tasks_are_scored(checkpoint: Path, prepared: Path, tmp_path: Path):
     output = tmp_path / "scores"
     assert run(checkpoint, "--data", str(prepared), "--output_dir", str(output)) == 0

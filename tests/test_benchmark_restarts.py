@@ -143,7 +143,13 @@ def test_answers_of_another_model_are_refused(
 
 
 @pytest.mark.parametrize(
-    "flags", [("--max_examples", "2"), ("--batch_size", "3"), ("--dtype", "bfloat16")]
+    "flags",
+    [
+        ("--max_examples", "2"),
+        ("--batch_size", "3"),
+        ("--dtype", "bfloat16"),
+        ("--numbers", "median"),
+    ],
 )
 def test_answers_to_other_questions_are_refused(
     checkpoint: Path, scripted: list, capsys: pytest.CaptureFixture[str], flags: tuple[str, str]
