@@ -9,8 +9,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from eval.generation import answer_batch, sort_into_batches
-from eval.median_number import NumberTokens
 from eval.predictions import PredictionFolder
+from modeling_mora.median_mora import NumberTokens
 
 # Their probabilities are kept as `p_yes`.
 CHOICES = {"property_classification": ("Yes", "No")}

@@ -20,10 +20,10 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
-from eval.median_number import MedianNumber, NumberTokens
 from eval.text_only import TextOnlyModel
 from modeling_mora.chat_mora import end_token_ids, read_answer
 from modeling_mora.checkpoint_mora import base_fingerprint, load_base_config
+from modeling_mora.median_mora import MedianNumber, NumberTokens
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Tokens allowed beyond the longest training answer: an answer that needs more is not the short
@@ -163,6 +163,7 @@ def generate_answers(
     batch_size: int = 32,
     use_adapter: bool = True,
     description: str = "generating",
+    numbers: str = "greedy",
 ) -> list[Answer]:
     """Answer every prompt, with a progress bar, and return the answers in row order.
 
@@ -175,6 +176,7 @@ def generate_answers(
         batch_size: rows per batch.
         use_adapter: False asks the base model alone, on the same loaded weights.
         description: label of the progress bar.
+        numbers: `median` for prompts that ask for a number, see [`MedianNumber`].
 
     Raises:
         ValueError: if `prompts` and `molecules` differ in length.
@@ -184,6 +186,7 @@ def generate_answers(
             f"{len(prompts)} prompts but {len(molecules)} molecules: pass one molecule per prompt, "
             "None for a prompt without one"
         )
+    number_tokens = NumberTokens.of(processor.tokenizer) if numbers == "median" else None
     answers: dict[int, Answer] = {}
     with tqdm(total=len(prompts), desc=description, unit="row") as progress:
         for rows in sort_into_batches(processor, prompts, batch_size):
@@ -194,6 +197,7 @@ def generate_answers(
                 [molecules[row] for row in rows],
                 max_new_tokens,
                 use_adapter,
+                number_tokens=number_tokens,
             )
             answers.update(zip(rows, batch, strict=True))
             progress.update(len(rows))
@@ -254,6 +258,9 @@ def answer_batch(
         return_tensors="pt",
     ).to(model.device)
     end_ids = end_token_ids(model, tokenizer)
+    median = None
+    if number_tokens is not None:
+        median = [MedianNumber(number_tokens, [True] * len(prompts))]
     with contextlib.nullcontext() if use_adapter else model.disable_adapter():
         generated = model.generate(
             **inputs,
@@ -266,7 +273,7 @@ def answer_batch(
             pad_token_id=tokenizer.pad_token_id,
             return_dict_in_generate=True,
             output_logits=choices is not None,
-            logits_processor=[MedianNumber(number_tokens)] if number_tokens else None,
+            logits_processor=median,
         )
     tokens = generated.sequences[:, inputs["input_ids"].shape[1] :]
     finished = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device)).any(dim=1).tolist()

@@ -32,6 +32,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--task", default="property_prediction", help="what to ask")
     parser.add_argument("--property", required=True, help="which property, such as gap")
     parser.add_argument("--batch_size", type=int, default=32, help="molecules per batch")
+    parser.add_argument(
+        "--numbers",
+        choices=("greedy", "median"),
+        default="median",
+        help="which of the numbers that the model might write is its answer (default: median)",
+    )
     parser.add_argument("molecules", nargs="+", help="SMILES, SELFIES or InChI")
     return parser.parse_args(arguments)
 
@@ -77,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         molecules=smiles,
         max_new_tokens=answer_budget(processor, [task.answer(LONGEST_VALUE, args.property)]),
         batch_size=args.batch_size,
+        numbers=args.numbers,
     )
 
     table = Table(title=f"{args.property}, predicted by {args.model}")

@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, LlamaConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from eval.median_number import MedianNumber, NumberTokens
+from modeling_mora.median_mora import MedianNumber, NumberTokens
 
 # Single digits, as in SmolLM2, and a few of the longer tokens that other vocabularies have.
 TOKENS = [
@@ -61,7 +61,7 @@ class WriterOf(PreTrainedModel, GenerationMixin):
 
 
 def write(texts: list[dict[tuple[int, ...], float]], median: bool = True) -> list[str]:
-    processors = [MedianNumber(NumberTokens.of(Vocabulary))] if median else None
+    processors = [MedianNumber(NumberTokens.of(Vocabulary), [median] * len(texts))]
     written = WriterOf(texts).generate(
         torch.arange(len(texts))[:, None],
         generation_config=GenerationConfig(

@@ -51,7 +51,7 @@ def test_a_number(tmp_path: Path, streaming: bool):
     assert example.columns == ("smiles", "measured log solubility in mols per litre")
     task = get_task(source.task, **source.task_settings)
     question = task.question(example.molecule, **example.options)
-    assert question == "log10 of the water solubility of CCO in mol/L?"
+    assert question == "water solubility of CCO in log10(mol/L)?"
     assert task.answer(example.answer, example.options["property"]) == "-3.30"
 
 

@@ -183,6 +183,36 @@ def test_a_rows_own_keys_come_first(pipe, script):
         assert words in prompt
 
 
+def test_medians_of_rows_that_ask_for_numbers(pipe):
+    digits = pipe.tokenizer.convert_tokens_to_ids(list("0123456789"))
+
+    def prefer_digits(input_ids, scores):
+        scores = scores.clone()
+        scores[:, digits] += 20
+        return scores
+
+    settings = {"logits_processor": [prefer_digits], "max_new_tokens": 4}
+    greedy, median = (
+        pipe(ROWS, numbers=kind, batch_size=4, **settings) for kind in ("greedy", "median")
+    )
+    asked = [row.get("task") == "property_prediction" for row in ROWS]
+    assert [one != other for one, other in zip(greedy, median, strict=True)] == asked
+    assert greedy == pipe(ROWS, **settings)
+    assert median == [pipe(row, numbers="median", **settings) for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"numbers": "mode"}, "numbers='mode' is unknown"),
+        ({"numbers": "median", "num_return_sequences": 2, "do_sample": True}, "2 sequences for 1"),
+    ],
+)
+def test_bad_settings_of_numbers(pipe, settings, message):
+    with pytest.raises(ValueError, match=message):
+        pipe({"molecule": "CCO"}, **GAP, **settings)
+
+
 def test_chats(pipe, script):
     chat = [
         {"role": "system", "content": "Be brief."},

@@ -46,6 +46,17 @@ def test_a_saved_model_answers(checkpoint: Path, capsys: pytest.CaptureFixture[s
     assert "c1ccccc1" in printed
 
 
+@pytest.mark.parametrize(
+    ("flags", "numbers"), [([], "median"), (["--numbers", "greedy"], "greedy")]
+)
+def test_which_number_is_the_answer(
+    checkpoint: Path, scripted: dict, flags: list[str], numbers: str
+):
+    scripted["answers"] = [Answer("0.2471", True)]
+    assert run(checkpoint, *flags, "CCO") == 0
+    assert scripted["numbers"] == numbers
+
+
 def test_hartree_and_electronvolts_are_printed(
     checkpoint: Path, scripted: dict, capsys: pytest.CaptureFixture[str]
 ):

@@ -6,6 +6,7 @@ import copy
 import inspect
 import itertools
 from collections.abc import Iterator, Sized
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from transformers import Pipeline
 from transformers.utils.chat_template_utils import Chat
 
 from .chat_mora import end_token_ids, read_answer
+from .median_mora import MedianNumber, NumberTokens
 from .tasks_mora import TASKS
 
 # Greedy, so that a question has one answer. Some base models ship sampling, or a repetition
@@ -65,6 +67,9 @@ class MoraPipeline(Pipeline):
             task: task of the rows that have neither a text nor a task of their own.
             property, phrasing, …: arguments of the task's `question`, for the same rows.
             batch_size: rows per batch, 1 if not given. Answers do not depend on it.
+            numbers: `"median"` makes rows of the task property_prediction answer with the median of
+                the numbers that the model might write, which has the smallest expected error (see
+                [`MedianNumber`]); `"greedy"`, the default, with about the most frequent one.
             return_full_text: return the question or chat with the answer. That is the default for
                 chats only, as in the text-generation pipeline.
             kwargs: settings of `generate`, `max_new_tokens`, `num_return_sequences` or `streamer`
@@ -94,15 +99,22 @@ class MoraPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(
-        self, return_full_text: bool | None = None, task: str | None = None, **kwargs: Any
+        self,
+        return_full_text: bool | None = None,
+        task: str | None = None,
+        numbers: str | None = None,
+        **kwargs: Any,
     ) -> tuple[dict, dict, dict]:
         """Sort the arguments of a call into those of `preprocess`, `_forward` and `postprocess`."""
+        if numbers not in (None, "greedy", "median"):
+            raise ValueError(f'numbers={numbers!r} is unknown: use "greedy" or "median".')
         preprocess = {name: kwargs.pop(name) for name in _all_task_options() & kwargs.keys()}
         if task is not None:
             self.processor.task(task)
             preprocess["task"] = task
         postprocess = {} if return_full_text is None else {"return_full_text": return_full_text}
-        return preprocess, kwargs, postprocess
+        forward = kwargs if numbers is None else kwargs | {"numbers": numbers}
+        return preprocess, forward, postprocess
 
     def get_iterator(
         self, inputs: Any, num_workers: int, batch_size: int, preprocess_params: dict, *args: Any
@@ -221,7 +233,9 @@ class MoraPipeline(Pipeline):
             number, "the tokenizer has no chat template for a chat: ask with text=… instead."
         )
 
-    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
+    def _forward(
+        self, model_inputs: dict[str, Any], numbers: str = "greedy", **generate_kwargs: Any
+    ) -> dict[str, Any]:
         """Generate answers of B rows, each R times.
 
         Returns:
@@ -241,6 +255,11 @@ class MoraPipeline(Pipeline):
         inputs.update(self.processor.feature_extractor.pad(graphs, return_tensors="pt"))
 
         settings, end_ids = self._generation_settings(generate_kwargs)
+        if numbers == "median":
+            tasks = [row["task"][0] if row["task"] else None for row in rows]
+            asks_number = [task == "property_prediction" for task in tasks]
+            median = MedianNumber(self._number_tokens, asks_number)
+            settings["logits_processor"] = [*settings.get("logits_processor", ()), median]
         output = self.model.generate(**inputs.to(self.device), **settings)
         sequences = getattr(output, "sequences", output)[:, inputs["input_ids"].shape[1] :]
         end_ids = torch.tensor([] if end_ids is None else end_ids, device=sequences.device)
@@ -250,6 +269,10 @@ class MoraPipeline(Pipeline):
             "finished": finished.unflatten(0, (len(rows), -1)),
             "row": model_inputs["row"],
         }
+
+    @cached_property
+    def _number_tokens(self) -> NumberTokens:
+        return NumberTokens.of(self.tokenizer)
 
     def _generation_settings(self, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         """The given settings of `generate`, filled up with the pipeline's; and the end tokens."""

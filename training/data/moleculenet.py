@@ -106,7 +106,7 @@ class MoleculeNetSet:
 SETS = {
     "esol": MoleculeNetSet(
         identity=("Compound ID",),
-        properties={"log_solubility": Property("log10 of the water solubility", "mol/L", 2)},
+        properties={"log_solubility": Property("water solubility", "log10(mol/L)", 2)},
         aliases={
             "log_solubility": (
                 "measured log solubility in mols per litre",
@@ -165,7 +165,7 @@ def load_moleculenet(
     a value for; a gap gives none.
 
     Args:
-        name: `"esol"` (log10 mol/L), `"freesolv"` (kcal/mol), `"lipophilicity"` (logD),
+        name: `"esol"` (log10(mol/L)), `"freesolv"` (kcal/mol), `"lipophilicity"` (logD),
             `"bace_regression"` (pIC50), `"bace"`, `"bbbp"`, `"clintox"`, `"hiv"`, `"sider"` (27
             labels) or `"tox21"` (12 labels).
         data: the CSV file (.csv or .csv.gz), or files that you have split, see `open_tables`.

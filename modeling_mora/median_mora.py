@@ -10,6 +10,7 @@ as in arithmetic sampling (Vilnis et al., arXiv 2210.15458), and the token above
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,15 +97,16 @@ class MedianNumber(LogitsProcessor):
 
     Args:
         tokens: of the model's tokenizer.
+        is_number: [B] which rows ask for a number; the others stay greedy altogether.
 
     Example:
-        >>> median = MedianNumber(NumberTokens.of(processor.tokenizer))
+        >>> median = MedianNumber(NumberTokens.of(processor.tokenizer), [True] * len(input_ids))
         >>> model.generate(**inputs, logits_processor=[median], do_sample=False)
     """
 
-    def __init__(self, tokens: NumberTokens):
+    def __init__(self, tokens: NumberTokens, is_number: Sequence[bool]):
         self.tokens = tokens
-        self.rows: list[_Row] = []
+        self.rows = [_Row(is_done=not asks) for asks in is_number]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Leave each row the token of its median alone, where it is at its number.
@@ -115,8 +117,15 @@ class MedianNumber(LogitsProcessor):
 
         Returns:
             [B, V] logits.
+
+        Raises:
+            ValueError: several beams or return sequences for a row.
         """
-        self.rows = self.rows or [_Row() for _ in scores]
+        if len(scores) != len(self.rows):
+            raise ValueError(
+                f"{len(scores)} sequences for {len(self.rows)} rows: a median is one answer, so "
+                "leave out num_beams and num_return_sequences."
+            )
         chances = scores.float().softmax(dim=1).double().cpu()
         scores = scores.clone()
         for row, row_chances, row_scores in zip(self.rows, chances, scores, strict=True):
@@ -150,3 +159,6 @@ class MedianNumber(LogitsProcessor):
         index = last - row.choose(parts.flip(0)) if row.is_negative else row.choose(parts)
         row.is_done = index == 0
         return int(ending.argmax()) if row.is_done else int(following[index - 1])
+
+
+__all__ = ["MedianNumber", "NumberTokens"]
