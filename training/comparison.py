@@ -40,6 +40,7 @@ BENCHMARK_KEYS = (
     "task",
     "policy",
     "max_new_tokens",
+    "numbers",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
 
