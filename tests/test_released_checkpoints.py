@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from transformers import pipeline, set_seed
 
 from modeling_mora.base_models_mora import resolve_base
 
@@ -98,3 +100,20 @@ def test_held_out_gaps_without_this_checkout(tmp_path: Path):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert float(result.stdout.split()[-1]) < 0.025
+
+
+@pytest.mark.slow
+def test_the_median_of_a_number_is_that_of_samples():
+    resolve_base("smollm2")
+    folder = next(path for path in FOLDERS if path.name == "qm9-gap")
+    pipe = pipeline(model=str(folder), trust_remote_code=True)
+    question = {"task": "property_prediction", "property": "gap", "max_new_tokens": 14}
+    set_seed(0)
+    for smiles in ("CC1(C)CCOC1=O", "O=CC1CC1C#N"):
+        row = {"molecule": smiles}
+        [median] = pipe(row, numbers="median", **question)
+        samples = pipe(row, do_sample=True, top_k=0, num_return_sequences=64, **question)
+        values = [sample["value"] for sample in samples if sample["value"] is not None]
+        assert len(values) > 60
+        # The median of 64 samples has an error of about 0.16 of their standard deviation.
+        assert median["value"] == pytest.approx(np.median(values), abs=0.3 * np.std(values))
