@@ -114,7 +114,7 @@ def copy_data_settings(model: Path, output_dir: Path) -> None:
 
 
 def example_question(processor: MoraProcessor) -> dict[str, str]:
-    """A question of the first task that the processor knows, and the molecule of its graph."""
+    """A question of the first task that the processor knows, its graph's molecule, its property."""
     name = next(iter(processor.tasks), "molecule_captioning")
     task = processor.task(name)
     molecule = task.read(REACTANTS.get(name, EXAMPLE))
@@ -125,7 +125,8 @@ def example_question(processor: MoraProcessor) -> dict[str, str]:
         options = {"label": next(iter(task.labels))}
     elif name == "molecule_qa":
         options = {"question": "What is this molecule used for?"}
-    return {"question": task.question(molecule, **options), "molecule": task.graph(molecule)}
+    question = {"question": task.question(molecule, **options), "molecule": task.graph(molecule)}
+    return question | {name: value for name, value in options.items() if name == "property"}
 
 
 def make_card(
@@ -141,7 +142,7 @@ def make_card(
         model: the model.
         name: the folder.
         license: of the weights, by its name on the Hub.
-        facts: `size_mb`, `data`, `question` and `molecule` of the template.
+        facts: `size_mb`, `data`, and of the template what `example_question` returns.
         results: of `read_results`, if there are any yet.
     """
     base = WHEEL_BASES.get(model.config.base_model_name_or_path)

@@ -74,7 +74,11 @@ def test_prepared_data_are_not_named(run: Path):
     assert "/home/someone" not in (run.with_name("released") / "README.md").read_text()
 
 
-def test_the_card(run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_card(run: Path, processor: MoraProcessor, monkeypatch: pytest.MonkeyPatch):
+    tasks = {"property_prediction": {"properties": GAP}}
+    MoraProcessor(processor.feature_extractor, processor.tokenizer, tasks=tasks).save_pretrained(
+        run
+    )
     monkeypatch.setitem(WHEEL_BASES, "tiny", WheelBase("tiny", "org/tiny", {"tiny-wheel==1": "x"}))
     folder, results = run.with_name("released"), run.with_name("results.json")
     content = {"model": str(folder), "scores": SCORES, "policy": "strict", "command": "python -m x"}
@@ -87,6 +91,8 @@ def test_the_card(run: Path, monkeypatch: pytest.MonkeyPatch):
     assert f"| {asked} | MAE, hartree | 0.0123 | 0.0100 to 0.0300 | 400 |" in card.text
     assert f"| {asked}, *shuffled molecule* | MAE, hartree | – |" in card.text
     assert "3,520 gaps" in card.text and "## Limits" in card.text
+    assert 'asked = {"task": "property_prediction", "property": "gap"}' in card.text
+    assert f'print(pipe({{"molecule": "{CRESOL}"}}, **asked, numbers="median"))' in card.text
     config = json.loads((folder / "config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
 
@@ -110,6 +116,7 @@ def test_the_question_of_a_card(
     example = release.example_question(tasked)
     assert question in example["question"]
     assert example["molecule"] == molecule
+    assert example.get("property") == ("gap" if task == "property_prediction" else None)
 
 
 def test_scores_of_other_weights_are_refused(run: Path, capsys: pytest.CaptureFixture):
