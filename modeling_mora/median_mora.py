@@ -27,15 +27,15 @@ class NumberTokens:
 
     Attributes:
         opening: [N] what a number begins with, from the lowest numbers to the highest.
-        digits: [D] what a number begins with behind its minus, from the smallest to the largest.
-        following: [F] what a number goes on with: those and the decimal point.
+        following: [F] what it goes on with, digits and the decimal point, from small to large.
+        points: how many of `following` begin with the point; they come first.
         minus: the tokens that begin with a minus.
         bare_minus: those that are no more than that.
     """
 
     opening: torch.Tensor
-    digits: torch.Tensor
     following: torch.Tensor
+    points: int
     minus: frozenset[int]
     bare_minus: frozenset[int]
 
@@ -51,11 +51,11 @@ class NumberTokens:
         tokens.sort(key=lambda token: (texts[token].lstrip("-"), token))
         minus = [token for token in tokens if texts[token].startswith("-")]
         following = [token for token in tokens if token not in set(minus)]
-        digits = [token for token in following if texts[token][0] != "."]
+        points = sum(texts[token].startswith(".") for token in following)
         return cls(
-            opening=torch.tensor(minus[::-1] + digits),
-            digits=torch.tensor(digits),
+            opening=torch.tensor(minus[::-1] + following[points:]),
             following=torch.tensor(following),
+            points=points,
             minus=frozenset(minus),
             bare_minus=frozenset(token for token in minus if texts[token] == "-"),
         )
@@ -126,39 +126,45 @@ class MedianNumber(LogitsProcessor):
                 f"{len(scores)} sequences for {len(self.rows)} rows: a median is one answer, so "
                 "leave out num_beams and num_return_sequences."
             )
-        chances = scores.float().softmax(dim=1).double().cpu()
+        tokens = self.tokens
+        # Of a vocabulary on a GPU, these few columns alone are fetched.
+        chances = scores.float().softmax(dim=1)
+        opening = chances[:, tokens.opening].double().cpu()
+        following = chances[:, tokens.following].double().cpu()
+        ends = scores.index_fill(1, tokens.following.to(scores.device), -math.inf).argmax(dim=1)
         scores = scores.clone()
-        for row, row_chances, row_scores in zip(self.rows, chances, scores, strict=True):
+        for number, row in enumerate(self.rows):
             token = None
-            if not row.is_done:
-                step = self._go_on if row.has_digits else self._begin
-                token = step(row, row_chances)
+            if row.has_digits and not row.is_done:
+                token = self._go_on(row, following[number], int(ends[number]))
+            elif not row.is_done:
+                token = self._begin(row, opening[number], following[number])
             if token is not None:
-                row_scores.fill_(-math.inf)[token] = 0.0
+                scores[number] = -math.inf
+                scores[number, token] = 0.0
         return scores
 
-    def _begin(self, row: _Row, chances: torch.Tensor) -> int | None:
+    def _begin(self, row: _Row, opening: torch.Tensor, following: torch.Tensor) -> int | None:
         """Minus or first digit of the median, or None where words are more likely."""
-        tokens = self.tokens.digits.flip(0) if row.is_negative else self.tokens.opening
-        parts = chances[tokens]
-        if parts.sum() <= 0.5:
+        tokens, parts = self.tokens.opening, opening
+        if row.is_negative:
+            tokens = self.tokens.following[self.tokens.points :].flip(0)
+            parts = following[self.tokens.points :].flip(0)
+        if not parts.sum() > 0.5:
             return None
         token = int(tokens[row.choose(parts)])
         row.is_negative |= token in self.tokens.minus
         row.has_digits = token not in self.tokens.bare_minus
         return token
 
-    def _go_on(self, row: _Row, chances: torch.Tensor) -> int:
-        """The next digit or point, or the likeliest token that ends the number."""
-        following = self.tokens.following
-        ending = chances.clone()
-        ending[following] = 0.0
+    def _go_on(self, row: _Row, following: torch.Tensor, end: int) -> int:
+        """The next digit or point, or `end`, the likeliest token that ends the number."""
         # Of all that begins as this number does, the number itself is the smallest.
-        parts = torch.cat([ending.sum()[None], chances[following]])
+        parts = torch.cat([(1 - following.sum()).clamp(min=0)[None], following])
         last = len(parts) - 1
         index = last - row.choose(parts.flip(0)) if row.is_negative else row.choose(parts)
         row.is_done = index == 0
-        return int(ending.argmax()) if row.is_done else int(following[index - 1])
+        return end if row.is_done else int(self.tokens.following[index - 1])
 
 
 __all__ = ["MedianNumber", "NumberTokens"]
