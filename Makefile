@@ -35,7 +35,7 @@ ENCODER := runs/pretrain_graph_qm9
 RESUME = $(if $(wildcard $(QUICKSTART)/checkpoint-*),--resume_from_checkpoint true)
 
 # A model's answers about MOLECULES, in which the shell must not look for file names.
-ask = @set -f; $(RUN) eval.predict --model $(1) --task property_prediction --property gap -- $$MOLECULES
+ask = @set -f; $(RUN) eval.predict --model $(1) --task property_prediction --property gap --numbers median -- $$MOLECULES
 
 # In the environment they are safe from the shell's syntax: a molecule may hold brackets and quotes.
 export MOLECULES

@@ -63,7 +63,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--numbers",
         choices=("greedy", "median"),
         default="greedy",
-        help="which of the numbers that the model might write is its answer (default: greedy)",
+        help="median: of the numbers that the model might write, for properties whose values all "
+        "have as many digits before the point; greedy: about the most frequent one (default)",
     )
     parser.add_argument(
         "--max_new_tokens",

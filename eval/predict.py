@@ -35,8 +35,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--numbers",
         choices=("greedy", "median"),
-        default="median",
-        help="which of the numbers that the model might write is its answer (default: median)",
+        default="greedy",
+        help="median: of the numbers that the model might write, for properties whose values all "
+        "have as many digits before the point; greedy: about the most frequent one (default)",
     )
     parser.add_argument("molecules", nargs="+", help="SMILES, SELFIES or InChI")
     return parser.parse_args(arguments)

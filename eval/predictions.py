@@ -91,6 +91,7 @@ class PredictionFolder:
                 f"{self.path.parent} holds answers but no {self.run_path.name}, so it cannot be "
                 "told which model they belong to: choose another --output_dir"
             ) from error
+        found.setdefault("numbers", "greedy")  # as they all were before there was a choice
         different = [
             f"{key} is {run.get(key)!r} but was {found.get(key)!r}"
             for key in {**found, **run}

@@ -114,7 +114,7 @@ def copy_data_settings(model: Path, output_dir: Path) -> None:
 
 
 def example_question(processor: MoraProcessor) -> dict[str, str]:
-    """A question of the first task that the processor knows, its graph's molecule, its property."""
+    """A question of the first task that the processor knows, its molecule, and any property."""
     name = next(iter(processor.tasks), "molecule_captioning")
     task = processor.task(name)
     molecule = task.read(REACTANTS.get(name, EXAMPLE))
@@ -125,8 +125,10 @@ def example_question(processor: MoraProcessor) -> dict[str, str]:
         options = {"label": next(iter(task.labels))}
     elif name == "molecule_qa":
         options = {"question": "What is this molecule used for?"}
-    question = {"question": task.question(molecule, **options), "molecule": task.graph(molecule)}
-    return question | {name: value for name, value in options.items() if name == "property"}
+    example = {"question": task.question(molecule, **options), "molecule": task.graph(molecule)}
+    if "property_prediction" in processor.tasks:
+        example["property"] = next(iter(processor.task("property_prediction").properties))
+    return example
 
 
 def make_card(
@@ -158,6 +160,7 @@ def make_card(
         scores = {
             "scores": score_rows(results["scores"]),
             "policy": results["policy"],
+            "numbers": results["decoding"].get("numbers", "greedy"),
             "command": results["command"],
         }
     return ModelCard.from_template(

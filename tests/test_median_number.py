@@ -20,6 +20,8 @@ TOKENS = [
     "\u0120-",
     "\u01200",
     "\u2581-1",
+    "\u2581",
+    "+",
     "...",
     "Gap",
     " is",
@@ -134,7 +136,71 @@ def test_which_tokens_numbers_are_made_of():
     def texts(ids: torch.Tensor) -> list[str]:
         return [TOKENS[token] for token in ids.tolist()]
 
-    assert texts(tokens.following)[:4] == [".", "0", "\u01200", "1"]
-    assert texts(tokens.opening)[:4] == ["\u2581-1", "\u0120-", "-", "0"]
+    assert texts(tokens.following)[:4] == [".", "0", "1", "12"]
+    signs = ["\u2581-1", "\u0120-", "-", "\u2581", "+"]
+    assert texts(tokens.opening)[:7] == [*signs, "0", "\u01200"]
     assert tokens.points == 1
-    assert texts(tokens.opening)[3:] == texts(tokens.following)[1:]
+    assert [text for text in texts(tokens.opening)[5:] if text != "\u01200"] == list(
+        texts(tokens.following)[1:]
+    )
+
+
+def test_a_sign_behind_the_mark_of_a_space():
+    minus, space, plus = (IDS[text] for text in ("\u0120-", "\u2581", "+"))
+    texts = [
+        {
+            (minus, *digit_by_digit("9.0")): 0.3,
+            (minus, *digit_by_digit("0.1")): 0.25,
+            (space, *digit_by_digit("0.2")): 0.45,
+        },
+        {
+            (minus, *digit_by_digit("0.05")): 0.25,
+            (minus, *digit_by_digit("0.01")): 0.2,
+            (space, *digit_by_digit("0.02")): 0.2,
+            (space, *digit_by_digit("0.90")): 0.35,
+        },
+        {
+            (plus, *digit_by_digit("0.2")): 0.45,
+            digit_by_digit("-0.9"): 0.3,
+            digit_by_digit("-0.1"): 0.25,
+        },
+    ]
+    assert write(texts) == ["\u0120-0.1", "\u25810.02", "-0.1"]
+
+
+def test_a_hyphen_is_no_sign():
+    def value(number: str) -> tuple[int, ...]:
+        return (IDS["Gap"], IDS["-"], IDS[" is"], *digit_by_digit(number))
+
+    texts = [{value("-0.9"): 0.3, value("-0.1"): 0.25, value("0.2"): 0.45}]
+    assert write(texts) == ["Gap- is-0.1"]
+
+
+def test_a_number_ends_at_a_space_and_a_second_point():
+    texts = [
+        {
+            (*digit_by_digit("0.2"), IDS["\u01200"]): 0.6,
+            digit_by_digit("0.21"): 0.4,
+        },
+        {(*digit_by_digit("0.2"), IDS["."], IDS["<end>"]): 0.6, digit_by_digit("0.21"): 0.4},
+    ]
+    assert write(texts) == ["0.2\u01200", "0.2."]
+
+
+def test_numbers_of_several_widths_are_not_ordered():
+    """The limit that the documentation names: texts are ordered, and "10" is before "9"."""
+    chances = {"9.7": 0.2, "9.8": 0.2, "9.9": 0.2, "10.0": 0.2, "10.1": 0.2}
+    assert write([{digit_by_digit(text): chance for text, chance in chances.items()}]) == ["9.7"]
+    assert weighted_median(chances) == 9.9
+
+
+def test_tokens_that_are_only_proposed_and_a_second_use_are_refused():
+    median = MedianNumber(NumberTokens.of(Vocabulary), [True])
+    scores = torch.zeros(1, len(TOKENS))
+    median(torch.zeros(1, 4, dtype=torch.long), scores)
+    median(torch.zeros(1, 5, dtype=torch.long), scores)
+    for length in (5, 7, 4):
+        with pytest.raises(ValueError, match=f"{length} tokens after 5"):
+            median(torch.zeros(1, length, dtype=torch.long), scores)
+    with pytest.raises(ValueError, match="2 sequences for 1 rows"):
+        median(torch.zeros(2, 6, dtype=torch.long), scores.expand(2, -1))

@@ -198,6 +198,9 @@ def test_medians_of_rows_that_ask_for_numbers(pipe):
     asked = [row.get("task") == "property_prediction" for row in ROWS]
     assert [one != other for one, other in zip(greedy, median, strict=True)] == asked
     assert greedy == pipe(ROWS, **settings)
+    assert pipe(ROWS[:3], numbers="median", logits_processor=None) == pipe(ROWS[:3])
+    sampled = pipe(ROWS[0], numbers="median", do_sample=True, num_return_sequences=2)
+    assert len(sampled) == 2  # it asks for no number
     assert median == [pipe(row, numbers="median", **settings) for row in ROWS]
 
 
@@ -206,6 +209,7 @@ def test_medians_of_rows_that_ask_for_numbers(pipe):
     [
         ({"numbers": "mode"}, "numbers='mode' is unknown"),
         ({"numbers": "median", "num_return_sequences": 2, "do_sample": True}, "2 sequences for 1"),
+        ({"numbers": "median", "prompt_lookup_num_tokens": 3}, "token by token"),
     ],
 )
 def test_bad_settings_of_numbers(pipe, settings, message):

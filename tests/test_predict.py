@@ -47,7 +47,7 @@ def test_a_saved_model_answers(checkpoint: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("flags", "numbers"), [([], "median"), (["--numbers", "greedy"], "greedy")]
+    ("flags", "numbers"), [([], "greedy"), (["--numbers", "median"], "median")]
 )
 def test_which_number_is_the_answer(
     checkpoint: Path, scripted: dict, flags: list[str], numbers: str

@@ -68,7 +68,8 @@ class MoraPipeline(Pipeline):
             property, phrasing, …: arguments of the task's `question`, for the same rows.
             batch_size: rows per batch, 1 if not given. Answers do not depend on it.
             numbers: `"median"` makes rows of the task property_prediction answer with the median of
-                the numbers that the model might write, which has the smallest expected error (see
+                the numbers that the model might write, which often has a smaller absolute error,
+                for properties whose values all have as many digits before the point (see
                 [`MedianNumber`]); `"greedy"`, the default, with about the most frequent one.
             return_full_text: return the question or chat with the answer. That is the default for
                 chats only, as in the text-generation pipeline.
@@ -255,11 +256,10 @@ class MoraPipeline(Pipeline):
         inputs.update(self.processor.feature_extractor.pad(graphs, return_tensors="pt"))
 
         settings, end_ids = self._generation_settings(generate_kwargs)
-        if numbers == "median":
-            tasks = [row["task"][0] if row["task"] else None for row in rows]
-            asks_number = [task == "property_prediction" for task in tasks]
+        asks_number = [(row["task"] or [None])[0] == "property_prediction" for row in rows]
+        if numbers == "median" and any(asks_number):
             median = MedianNumber(self._number_tokens, asks_number)
-            settings["logits_processor"] = [*settings.get("logits_processor", ()), median]
+            settings["logits_processor"] = [*(settings.get("logits_processor") or ()), median]
         output = self.model.generate(**inputs.to(self.device), **settings)
         sequences = getattr(output, "sequences", output)[:, inputs["input_ids"].shape[1] :]
         end_ids = torch.tensor([] if end_ids is None else end_ids, device=sequences.device)
