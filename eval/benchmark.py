@@ -32,7 +32,7 @@ from eval.asking import ask
 from eval.bootstrap import LEVEL, RESAMPLES
 from eval.generation import load_model, load_processor, method_of
 from eval.predictions import PredictionFolder, replace_file
-from eval.question_arguments import parse_questions, question_parser
+from eval.question_arguments import add_numbers_flag, parse_questions, question_parser
 from eval.questions import (
     CONTROLS,
     answer_budgets,
@@ -59,13 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--tokenizer", default="words", help="for captions: words, a WordPiece vocabulary, a Hub id"
     )
-    parser.add_argument(
-        "--numbers",
-        choices=("greedy", "median"),
-        default="greedy",
-        help="median: of the numbers that the model might write, for properties whose values all "
-        "have as many digits before the point; greedy: about the most frequent one (default)",
-    )
+    add_numbers_flag(parser)
     parser.add_argument(
         "--max_new_tokens",
         type=int,

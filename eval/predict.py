@@ -16,6 +16,7 @@ from scipy.constants import physical_constants
 from transformers import ProcessorMixin
 
 from eval.generation import answer_budget, generate_answers, load_model, load_processor
+from eval.question_arguments import add_numbers_flag
 from modeling_mora.tasks_mora import get_task
 
 HARTREE_IN_EV = physical_constants["Hartree energy in eV"][0]
@@ -32,13 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--task", default="property_prediction", help="what to ask")
     parser.add_argument("--property", required=True, help="which property, such as gap")
     parser.add_argument("--batch_size", type=int, default=32, help="molecules per batch")
-    parser.add_argument(
-        "--numbers",
-        choices=("greedy", "median"),
-        default="greedy",
-        help="median: of the numbers that the model might write, for properties whose values all "
-        "have as many digits before the point; greedy: about the most frequent one (default)",
-    )
+    add_numbers_flag(parser)
     parser.add_argument("molecules", nargs="+", help="SMILES, SELFIES or InChI")
     return parser.parse_args(arguments)
 

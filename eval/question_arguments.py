@@ -46,6 +46,17 @@ def question_parser(prog: str, description: str, batch_size: int) -> argparse.Ar
     return parser
 
 
+def add_numbers_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--numbers` to the parser of a command whose answers may be numbers."""
+    parser.add_argument(
+        "--numbers",
+        choices=("greedy", "median"),
+        default="greedy",
+        help="median: of the numbers that the model might write, for properties whose values all "
+        "have as many digits before the point; greedy: about the most frequent one (default)",
+    )
+
+
 def parse_questions(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
