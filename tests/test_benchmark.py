@@ -116,7 +116,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, boo
     """
     asked = []
 
-    def answer(model, processor, prompts, molecules, max_new_tokens, use_adapter, choices):
+    def answer(model, processor, prompts, molecules, max_new_tokens, use_adapter, **kwargs):
         asked.extend((*row, use_adapter) for row in zip(prompts, molecules, strict=True))
         return [Answer("0.3000" if use_adapter else "I do not know.", True) for _ in prompts]
 
