@@ -10,6 +10,9 @@ from pathlib import Path
 # (control, row of the data): one answer.
 Key = tuple[str | None, int]
 
+# What was so in all folders before it became a setting.
+EARLIER = {"numbers": "greedy"}
+
 
 class PredictionFolder:
     """The answers of a run, in a folder that several processes write to.
@@ -91,7 +94,7 @@ class PredictionFolder:
                 f"{self.path.parent} holds answers but no {self.run_path.name}, so it cannot be "
                 "told which model they belong to: choose another --output_dir"
             ) from error
-        found.setdefault("numbers", "greedy")  # as they all were before there was a choice
+        found, run = EARLIER | found, EARLIER | run
         different = [
             f"{key} is {run.get(key)!r} but was {found.get(key)!r}"
             for key in {**found, **run}

@@ -68,6 +68,14 @@ def test_answers_of_another_run_are_refused(tmp_path: Path):
         PredictionFolder(tmp_path, RUN | {"batch_size": 4})
 
 
+def test_a_folder_from_before_numbers_could_be_chosen_is_greedy(tmp_path: Path):
+    PredictionFolder(tmp_path, RUN).append([record(0)])
+    again = PredictionFolder(tmp_path, RUN | {"numbers": "greedy"})
+    assert again.answered == {(None, 0): record(0)}
+    with pytest.raises(ValueError, match="numbers is 'median' but was 'greedy'"):
+        PredictionFolder(tmp_path, RUN | {"numbers": "median"})
+
+
 def test_a_run_without_answers_may_be_another_one(tmp_path: Path):
     PredictionFolder(tmp_path, RUN)
     PredictionFolder(tmp_path, {"base_model": "y"}).append([record(0)])
