@@ -173,7 +173,13 @@ def test_a_hyphen_is_no_sign():
         return (IDS["Gap"], IDS["-"], IDS[" is"], *digit_by_digit(number))
 
     texts = [{value("-0.9"): 0.3, value("-0.1"): 0.25, value("0.2"): 0.45}]
-    assert write(texts) == ["Gap- is-0.1"]
+    # A hyphen that was not certain, and then a number from the start.
+    uncertain = {
+        (IDS["-"], IDS[" is"], *digit_by_digit(number)): chance
+        for number, chance in (("0.1", 0.24), ("0.2", 0.18), ("0.9", 0.18))
+    }
+    texts.append(uncertain | {digit_by_digit("5"): 0.4})
+    assert write(texts) == ["Gap- is-0.1", "- is0.2"]
 
 
 def test_a_number_ends_at_a_space_and_a_second_point():
@@ -184,7 +190,10 @@ def test_a_number_ends_at_a_space_and_a_second_point():
         },
         {(*digit_by_digit("0.2"), IDS["."], IDS["<end>"]): 0.6, digit_by_digit("0.21"): 0.4},
     ]
-    assert write(texts) == ["0.2\u01200", "0.2."]
+    # Digits behind it are no more of the number: greedy.
+    behind = {"0.2.1": 0.28, "0.2.5": 0.18, "0.2.7": 0.18, "0.21": 0.36}
+    texts.append({digit_by_digit(text): chance for text, chance in behind.items()})
+    assert write(texts) == ["0.2\u01200", "0.2.", "0.2.1"]
 
 
 def test_numbers_of_several_widths_are_not_ordered():
