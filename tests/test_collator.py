@@ -97,6 +97,14 @@ def test_too_long_examples_are_left_out_and_counted(tokenizer, capsys):
     assert "1 of 3 examples are longer than max_length" in capsys.readouterr().out
 
 
+def test_several_processes_find_the_same(tokenizer):
+    alone, shared = (
+        tokenize_dataset(Dataset.from_list(ROWS), tokenizer, 256, num_proc=number)
+        for number in (1, 2)
+    )
+    assert len(alone) == len(ROWS) and shared.to_list() == alone.to_list()
+
+
 def test_max_length_too_short_for_all(tokenizer):
     with pytest.raises(ExampleTooLongError, match="max_length=5, but an example takes .* tokens"):
         tokenize_dataset(Dataset.from_list(ROWS), tokenizer, max_length=5)

@@ -171,6 +171,9 @@ class DataArguments:
             "prepared data, or 256."
         },
     )
+    preprocessing_num_workers: int = field(
+        default=1, metadata={"help": "Processes that tokenise the questions."}
+    )
     score_rows: int = field(
         default=0,
         metadata={

@@ -151,7 +151,12 @@ def make_trainer(
             data.splits["train"], data_args.hide_string, training_args.seed, processor.task
         )
     train_dataset, validation_dataset = (
-        tokenize_dataset(data.splits[split], processor.tokenizer, data.max_length)
+        tokenize_dataset(
+            data.splits[split],
+            processor.tokenizer,
+            data.max_length,
+            data_args.preprocessing_num_workers,
+        )
         if split in data.splits
         else []
         for split in ("train", "validation")

@@ -19,13 +19,16 @@ class AnswerError(ValueError):
     """An answer that this tokenizer or its chat template cannot give back as it is."""
 
 
-def tokenize_dataset(dataset: Dataset, tokenizer: Any, max_length: int) -> Dataset:
+def tokenize_dataset(
+    dataset: Dataset, tokenizer: Any, max_length: int, num_proc: int = 1
+) -> Dataset:
     """Tokenise every row; rows longer than `max_length` are left out and counted on the screen.
 
     Args:
         dataset: columns `prompt` (str), `answer` (str) and `molecule` (str or None).
         tokenizer: a tokenizer with a chat template.
         max_length: longest example allowed, in tokens.
+        num_proc: processes.
 
     Returns:
         Columns `input_ids`, `labels` and `molecule`, as `MoraCollator` takes them, and `length`, by
@@ -51,7 +54,11 @@ def tokenize_dataset(dataset: Dataset, tokenizer: Any, max_length: int) -> Datas
         return columns
 
     tokenized = dataset.map(
-        tokenize_batch, batched=True, remove_columns=dataset.column_names, desc="Tokenizing"
+        tokenize_batch,
+        batched=True,
+        remove_columns=dataset.column_names,
+        num_proc=num_proc if num_proc > 1 else None,
+        desc="Tokenizing",
     )
     if len(dataset) > 0 and len(tokenized) == 0:
         # One of them again, for its own message with the number of tokens it needs.
