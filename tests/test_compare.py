@@ -195,6 +195,20 @@ def test_changed_settings_are_refused(
     assert not commands
 
 
+def test_a_report_that_could_not_be_drawn_is_found_out_first(
+    gaps: Path,
+    commands: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    monkeypatch.setitem(sys.modules, "rdkit.Chem.Draw", None)
+    for name in ("eval.report", "eval.report_page", "eval.plots.cases"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert main(gaps) == 2
+    assert "apt install libxrender1 libxext6" in capsys.readouterr().err
+    assert not commands
+
+
 def test_nothing_is_trained_twice(
     gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
 ):

@@ -48,9 +48,7 @@ def test_fsdp1_is_refused(
         MoraTrainer(model=make_model(), args=arguments, data_settings={})
 
 
-def test_attention_of_cudnn_is_not_used(
-    make_model: Callable[..., MoraForCausalLM], tmp_path: Path
-):
+def test_attention_of_cudnn_is_not_used(make_model: Callable[..., MoraForCausalLM], tmp_path: Path):
     """With a mask its gradients are NaN at some lengths; seen in step 4 on an H200, torch 2.11."""
     torch.backends.cuda.enable_cudnn_sdp(True)
     arguments = TrainingArguments(output_dir=tmp_path, use_cpu=True)

@@ -13,6 +13,7 @@ how much, and `report` with all tables and plots; with `--arms` of these alone.
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a comparison; returns its exit code: 2 when it cannot start, 1 when a run has failed."""
     args = parse_arguments(arguments)
     try:
+        check_report()
         comparison = read_comparison(args.comparison)
         arms = list(dict.fromkeys(args.arms or comparison.arms))
         folder = args.output_dir / comparison.name
@@ -112,6 +114,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for run in failed:
         print(f"training.compare: error: {run.name} has failed, see its logs in {run.folder}")
     return 1 if failed else 0
+
+
+def check_report() -> None:
+    """Make sure that the report can be written, before anything is trained.
+
+    Raises:
+        OSError: RDKit lacks a library that it draws with.
+    """
+    try:
+        importlib.import_module("eval.report")
+    except ImportError as error:
+        raise OSError(
+            f"the report could not be drawn: {error}. RDKit draws with libraries of X that servers "
+            "may lack; on Debian and Ubuntu: apt install libxrender1 libxext6"
+        ) from error
 
 
 def check_each_once(runs: dict[str, list[Run]]) -> None:

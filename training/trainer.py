@@ -83,8 +83,8 @@ class MoraTrainer(Trainer):
         self.data_settings = data_settings
         self.scorer = scorer
         self._is_saving = False
-        # Since torch 2.11 it is what `sdpa` takes on Hopper GPUs, and with a mask some gradients are
-        # NaN where a batch is as long as 64 modulo 128 (pytorch/pytorch#196678).
+        # Hopper GPUs take it for `sdpa` since torch 2.11, and with a mask it gives NaN gradients to
+        # batches that are as long as 64 modulo 128 (pytorch/pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
         super().__init__(*args, **kwargs)
         self.speed = SpeedMeter(self.model)
