@@ -117,3 +117,18 @@ def test_the_median_of_a_number_is_that_of_samples():
         assert len(values) > 60
         # The median of 64 samples has an error of about 0.16 of their standard deviation.
         assert median["value"] == pytest.approx(np.median(values), abs=0.3 * np.std(values))
+
+
+@pytest.mark.slow
+def test_products_of_textbook_reactions():
+    resolve_base("smollm2")
+    folder = next(path for path in FOLDERS if path.name == "forward")
+    pipe = pipeline(model=str(folder), trust_remote_code=True)
+    products = {
+        "OB(O)c1ccccc1.Brc1ccncc1": "c1ccc(-c2ccncc2)cc1",  # Suzuki coupling
+        "NCc1ccccc1.O=C(O)c1ccccc1": "O=C(NCc1ccccc1)c1ccccc1",  # amide
+        "CC(C)(C)OC(=O)NCc1ccccc1": "NCc1ccccc1",  # the protecting group goes
+    }
+    rows = [{"molecule": reactants} for reactants in products]
+    answers = pipe(rows, task="forward_reaction_prediction")
+    assert [answer["value"] for [answer] in answers] == list(products.values())
