@@ -87,6 +87,7 @@ def test_flags_alone_are_enough(tmp_path: Path):
         (["--generator_learning_rate=-1"], "generator_learning_rate=-1.0"),
         (["--per_device_train_batch_size", "0"], "per_device_train_batch_size=0"),
         (["--max_length", "0"], "max_length=0"),
+        (["--preprocessing_num_workers", "0"], "preprocessing_num_workers=0"),
         (["--train_molecules", "0"], "train_molecules=0"),
         (["--max_steps", "0"], "nothing to train"),
         (["--eval_strategy", "steps", "--validation_molecules", "0"], "needs validation_molecules"),

@@ -114,6 +114,7 @@ def check_arguments(
         generator_learning_rate=model_args.generator_learning_rate,
         train_molecules=data_args.train_molecules,
         max_length=data_args.max_length,
+        preprocessing_num_workers=data_args.preprocessing_num_workers,
     )
     if not 0 <= data_args.hide_string <= 1:
         raise ValueError(f"hide_string={data_args.hide_string}: give a share from 0 to 1.")
@@ -180,10 +181,6 @@ def check_monitors(data_args: "DataArguments", training_args: TrainingArguments)
         ValueError: names the key or the package that is missing, or says that answers cannot be
             scored where weights are cut up.
     """
-    if data_args.preprocessing_num_workers < 1:
-        raise ValueError(
-            f"preprocessing_num_workers={data_args.preprocessing_num_workers}: at least 1."
-        )
     if data_args.score_rows < 0:
         raise ValueError(f"score_rows={data_args.score_rows}: give a number of rows, or 0.")
     if data_args.score_rows > 0 and training_args.eval_strategy == "no":

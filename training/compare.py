@@ -120,14 +120,14 @@ def check_report() -> None:
     """Make sure that the report can be written, before anything is trained.
 
     Raises:
-        OSError: RDKit lacks a library that it draws with.
+        OSError: a package is missing, or a library that RDKit draws with.
     """
     try:
         importlib.import_module("eval.report")
     except ImportError as error:
         raise OSError(
-            f"the report could not be drawn: {error}. RDKit draws with libraries of X that servers "
-            "may lack; on Debian and Ubuntu: apt install libxrender1 libxext6"
+            f"the report could not be made: {error}. Packages come with `make setup`; RDKit also "
+            "draws with libraries of X, on Debian and Ubuntu: apt install libxrender1 libxext6"
         ) from error
 
 
