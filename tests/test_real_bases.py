@@ -87,7 +87,9 @@ def test_rows_without_a_molecule_are_the_base_bit_by_bit(name: str):
     with model.disable_adapter():
         adapter_off = model(**batch, logits_to_keep=4).logits
     del model
-    base = AutoModelForCausalLM.from_pretrained(resolve_base(name))
+    # Frozen too: of weights that could learn, torch takes another product for the last positions
+    # alone (mm in place of bmm), whose last bits differ on some CPUs.
+    base = AutoModelForCausalLM.from_pretrained(resolve_base(name)).requires_grad_(False)
     expected = base(**text, logits_to_keep=4).logits
     assert torch.equal(adapter_off, expected)
     for row, molecule in enumerate(molecules):
