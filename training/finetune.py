@@ -10,6 +10,7 @@ Every key of a recipe is also a flag; `--help` lists them all. The model, its pr
 `data.json` (which data it was trained on, for `python -m eval.benchmark`) end up in `output_dir`.
 """
 
+import gc
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
     # A process that ends while the others still talk to it may be aborted.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+    # So may one whose process groups, which hang on the model, are left to Python's own end: their
+    # threads want the interpreter then.
+    del trainer
+    gc.collect()
 
 
 def finetune(
