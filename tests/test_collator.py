@@ -97,12 +97,13 @@ def test_too_long_examples_are_left_out_and_counted(tokenizer, capsys):
     assert "1 of 3 examples are longer than max_length" in capsys.readouterr().out
 
 
-def test_several_processes_find_the_same(tokenizer):
+def test_several_processes_find_the_same(tokenizer, capsys):
     alone, shared = (
         tokenize_dataset(Dataset.from_list(ROWS), tokenizer, 256, num_proc=number)
         for number in (1, 2)
     )
     assert len(alone) == len(ROWS) and shared.to_list() == alone.to_list()
+    assert capsys.readouterr().err.count("Tokenizing (num_proc=2): 100%") == 1
 
 
 def test_max_length_too_short_for_all(tokenizer):
