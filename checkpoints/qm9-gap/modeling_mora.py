@@ -174,6 +174,8 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             mora_weights = self._weights_for(graph, mora_weights)
             text = input_ids if input_ids is not None else inputs_embeds
             self._check_weights(mora_weights, text)
+            if mora_weights is not None:
+                mora_weights = mora_weights.to(self.language_model.dtype)
             with self.tuner.state.use(mora_weights):
                 return self.language_model(
                     input_ids=input_ids,

@@ -19,10 +19,18 @@ from .targets_mora import Target
 
 
 class MoraState:
-    """The per-sample weights that the hooks read while a forward pass runs."""
+    """The per-sample weights that the hooks read while a forward pass runs.
 
-    def __init__(self) -> None:
+    Args:
+        sizes: how many of a sample's weights belong to each hook, in order.
+        scaling: alpha / rank.
+    """
+
+    def __init__(self, sizes: list[int], scaling: float) -> None:
+        self.sizes = sizes
+        self.scaling = scaling
         self.weights: torch.Tensor | None = None
+        self.factors: tuple[torch.Tensor, ...] | None = None
         self.enabled = True
         self.merged = False
         self.lock = threading.RLock()
@@ -34,12 +42,18 @@ class MoraState:
         Threads that share a model take turns, so that none sees another's molecules.
         """
         with self.turn():
-            before = self.weights
+            before = self.weights, self.factors
             self.weights = weights if self.enabled else None
+            # Once for all hooks: done by each, it is a tenth of the kernels of a training step.
+            self.factors = (
+                None
+                if self.weights is None
+                else (self.scaling * self.weights).split(self.sizes, dim=1)
+            )
             try:
                 yield
             finally:
-                self.weights = before
+                self.weights, self.factors = before
 
     def turn(self) -> AbstractContextManager:
         """Hold the model for this thread; compiled code has nothing to wait for."""
@@ -56,7 +70,7 @@ class MoraState:
 
 
 class MoraDelta(nn.Module):
-    """The shared matrices of one adapted module: `alpha / rank * ((x A) C_i) B`.
+    """The shared matrices of one adapted module: `((x A) C_i) B`, with C_i times alpha / rank.
 
     In the dense form A is generated, and only B is here. A and B are float32 whatever the base is;
     the products are computed in the number format of the inputs, as the base's own are.
@@ -64,7 +78,6 @@ class MoraDelta(nn.Module):
 
     def __init__(self, target: Target, config: MoraConfig):
         super().__init__()
-        self.scaling = config.alpha / config.rank
         if config.generator_type == "core":
             self.A = nn.Parameter(torch.empty(target.d_in, config.core_dim))
         else:
@@ -76,7 +89,7 @@ class MoraDelta(nn.Module):
         hidden = inputs.reshape(len(factor), -1, inputs.shape[-1])
         if self.A is not None:
             hidden = hidden @ self.A.to(hidden)
-        low_rank = self.scaling * (hidden @ factor.to(hidden))
+        low_rank = hidden @ factor.to(hidden)
         return (low_rank @ self.B.to(hidden)).reshape(*inputs.shape[:-1], -1)
 
     def reset_parameters(self) -> None:
@@ -93,20 +106,19 @@ class DeltaHook:
     A class and not a closure, so that a model with hooks can be copied and pickled.
     """
 
-    def __init__(self, state: MoraState, delta: MoraDelta, target: Target, start: int):
+    def __init__(self, state: MoraState, delta: MoraDelta, target: Target, index: int):
         self.state = state
         self.delta = delta
         self.shape = target.factor_shape
-        self.start = start
+        self.index = index
 
     def __call__(
         self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: torch.Tensor
     ) -> torch.Tensor | None:
-        if self.state.weights is None:
+        if self.state.factors is None:
             return None
         inputs = args[0] if args else next(iter(kwargs.values()))
-        rows, rank = self.shape
-        factor = self.state.weights[:, self.start : self.start + rows * rank].view(-1, rows, rank)
+        factor = self.state.factors[self.index].view(-1, *self.shape)
         return (output + self.delta(inputs, factor).to(output.device)).to(output.dtype)
 
 
@@ -156,7 +168,8 @@ class MoraTuner(nn.Module):
         super().__init__()
         self.targets = targets
         self.scaling = config.alpha / config.rank
-        self.state = MoraState()
+        self.sizes = [math.prod(target.factor_shape) for target in targets]
+        self.state = MoraState(self.sizes, self.scaling)
         self.deltas = nn.ModuleDict(
             {target.name.replace(".", "_"): MoraDelta(target, config) for target in targets}
         )
@@ -164,7 +177,7 @@ class MoraTuner(nn.Module):
     @property
     def weights_size(self) -> int:
         """P, the number of generated values per molecule."""
-        return sum(math.prod(target.factor_shape) for target in self.targets)
+        return sum(self.sizes)
 
     @torch.no_grad()
     def lora_matrices(
@@ -178,8 +191,7 @@ class MoraTuner(nn.Module):
         Yields:
             Each target with its A [d_in, rank] and B [rank, d_out].
         """
-        sizes = [math.prod(target.factor_shape) for target in self.targets]
-        factors = weights.flatten().split(sizes)
+        factors = weights.flatten().split(self.sizes)
         for target, delta, factor in zip(self.targets, self.deltas.values(), factors, strict=True):
             factor = factor.view(target.factor_shape).to(delta.B.device)
             yield target, factor if delta.A is None else delta.A @ factor, delta.B
@@ -194,9 +206,10 @@ class MoraTuner(nn.Module):
                 if isinstance(hook, DeltaHook):
                     del module._forward_hooks[key]
                     module._forward_hooks_with_kwargs.pop(key, None)
-        start = 0
-        for target, delta in zip(self.targets, self.deltas.values(), strict=True):
-            hook = DeltaHook(self.state, delta, target, start)
+        for index, (target, delta) in enumerate(
+            zip(self.targets, self.deltas.values(), strict=True)
+        ):
+            hook = DeltaHook(self.state, delta, target, index)
             module = adapted_module(language_model, target)
             # Layers of some quantisations have buffers only.
             tensor = next(chain(module.parameters(), module.buffers()))
@@ -204,7 +217,6 @@ class MoraTuner(nn.Module):
             if not tensor.is_meta and not delta.B.is_meta:
                 delta.to(tensor.device)
             module.register_forward_hook(hook, with_kwargs=True)
-            start += math.prod(target.factor_shape)
 
 
 __all__ = ["MoraTuner"]
