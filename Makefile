@@ -94,7 +94,7 @@ $(ENCODER)/pretraining.json: | $(READY)
 quickstart reproduce: export HF_HUB_OFFLINE := 1
 
 test: $(TEST_READY)  ## run the tests, or some of them: TESTS=tests/test_laws.py
-	$(RUN) pytest -n 2 -m "not gpu" $(TESTS)
+	$(RUN) pytest -n 2 --dist worksteal -m "not gpu" $(TESTS)
 # Two workers of one thread each; more would only fight over the cores.
 test: export OMP_NUM_THREADS := 1
 

@@ -16,6 +16,7 @@ from modeling_mora import MoraForCausalLM, MoraProcessor
 from training.arguments import parse_arguments
 from training.data.qm9 import load_qm9
 from training.finetune import main, make_trainer, optimizer_with_two_rates
+from training.tokenization import tokenize_dataset
 
 TINY_MODEL = {
     "rank": 2,
@@ -58,6 +59,19 @@ def test_batches_grouped_by_length(recipe: Path):
         padding[strategy] = sum(int((mask == 0).sum()) for mask in masks)
         assert sum(map(len, masks)) == 64
     assert padding["group_by_length"] < padding["random"] / 2
+
+
+@pytest.mark.usefixtures("small_qm9")
+def test_tokenises_with_the_processes_asked_for(recipe: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def count_processes(dataset, tokenizer, max_length, processes):
+        asked.append(processes)
+        return tokenize_dataset(dataset, tokenizer, max_length, 1)
+
+    monkeypatch.setattr("training.finetune.tokenize_dataset", count_processes)
+    make_trainer(*parse_arguments([str(recipe), "--preprocessing_num_workers", "3"]))
+    assert asked == [3, 3]
 
 
 def test_flags_win_over_the_recipe(recipe: Path):
