@@ -132,3 +132,20 @@ def test_products_of_textbook_reactions():
     rows = [{"molecule": reactants} for reactants in products]
     answers = pipe(rows, task="forward_reaction_prediction")
     assert [answer["value"] for [answer] in answers] == list(products.values())
+
+
+@pytest.mark.slow
+def test_descriptions_name_the_class_of_a_molecule():
+    resolve_base("smollm2")
+    folder = next(path for path in FOLDERS if path.name == "captioning")
+    pipe = pipeline(model=str(folder), trust_remote_code=True)
+    classes = {
+        r"CCCCCCCCCCCCCCCC(=O)OC[C@@H](O)COC(=O)CCCCCCC/C=C\CCCCCCCC": "1,2-diacyl-sn-glycerol",
+        "C[C@H](N)C(=O)N[C@@H](CC(C)C)C(=O)O": "dipeptide",
+        "C[C@]12CC[C@H]3[C@@H](CCC4=CC(=O)CC[C@]34C)[C@@H]1CC[C@@H]2O": "sterol",
+        "CCCCCCCCCCCCCCCC(=O)[O-]": "deprotonation of the carboxy group",
+    }
+    rows = [{"molecule": smiles} for smiles in classes]
+    answers = pipe(rows, task="molecule_captioning", max_new_tokens=48)
+    for [answer], name in zip(answers, classes.values(), strict=True):
+        assert name in answer["generated_text"]
