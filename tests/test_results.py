@@ -33,7 +33,9 @@ def test_a_result_says_how_it_came_about(path: Path):
     assert comparison["steps"] > 0 and comparison["train_runtime_s"] > 0
     assert comparison["recipe"]["seed"] == comparison["seed"]
     entries = [entry for entry in results["scores"] if entry["control"] is None]
-    assert entries and sum(entry["n"] for entry in entries) >= 200
+    # A description takes as long to write as some twenty numbers.
+    enough = 200 if entries[0]["task"] == "molecule_captioning" else 400
+    assert sum(entry["n"] for entry in entries) >= enough
     for entry in entries:
         intervals = [m for m in entry["metrics"].values() if m.get("low") is not None]
         assert intervals and all(m["low"] <= m["value"] <= m["high"] for m in intervals)
