@@ -168,8 +168,8 @@ class MoraTuner(nn.Module):
         super().__init__()
         self.targets = targets
         self.scaling = config.alpha / config.rank
-        self.sizes = [math.prod(target.factor_shape) for target in targets]
-        self.state = MoraState(self.sizes, self.scaling)
+        sizes = [math.prod(target.factor_shape) for target in targets]
+        self.state = MoraState(sizes, self.scaling)
         self.deltas = nn.ModuleDict(
             {target.name.replace(".", "_"): MoraDelta(target, config) for target in targets}
         )
@@ -177,7 +177,7 @@ class MoraTuner(nn.Module):
     @property
     def weights_size(self) -> int:
         """P, the number of generated values per molecule."""
-        return sum(self.sizes)
+        return sum(self.state.sizes)
 
     @torch.no_grad()
     def lora_matrices(
@@ -191,7 +191,7 @@ class MoraTuner(nn.Module):
         Yields:
             Each target with its A [d_in, rank] and B [rank, d_out].
         """
-        factors = weights.flatten().split(self.sizes)
+        factors = weights.flatten().split(self.state.sizes)
         for target, delta, factor in zip(self.targets, self.deltas.values(), factors, strict=True):
             factor = factor.view(target.factor_shape).to(delta.B.device)
             yield target, factor if delta.A is None else delta.A @ factor, delta.B
