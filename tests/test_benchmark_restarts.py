@@ -82,7 +82,7 @@ def test_a_batch_that_was_answered_in_part_is_asked_as_a_whole(checkpoint: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "kills"), [(1, 3), (2, 1)])
+@pytest.mark.parametrize(("processes", "kills"), [(1, 5), (2, 2)])
 def test_killed_at_any_moment_it_ends_with_the_same_file(
     checkpoint: Path, prepared: Path, tmp_path: Path, processes: int, kills: int
 ):
