@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known |= group_by_control(read_answers(model, processor, questions, args.batch_size))
         records = [record for control in controls for record in known[control]]
         for name, losses in others.items():
-            check_tokens(known[None], losses, name)
+            check_rows(known[None], losses, name)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -247,20 +247,26 @@ def group_by_control(
     return groups
 
 
-def check_tokens(
+def check_rows(
     records: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], name: str
 ) -> None:
-    """Refuse losses over other tokens, as of another base LLM.
+    """Refuse losses of other rows, or over other tokens, as of another base LLM.
 
     Raises:
         ValueError: names the first row whose answer has another number of tokens.
     """
-    own = {record["row"]: record["tokens"] for record in records}
-    for other in others:
-        if other["tokens"] != own[other["row"]]:
+    own = {(record["row"], record["id"]): record["tokens"] for record in records}
+    theirs = {(other["row"], other["id"]): other["tokens"] for other in others}
+    if own.keys() != theirs.keys():
+        raise ValueError(
+            f"{name}: has losses of {len(theirs)} rows, of which {len(own.keys() & theirs.keys())} "
+            f"are among the {len(own)} here: score both models on the same rows"
+        )
+    for key, tokens in own.items():
+        if theirs[key] != tokens:
             raise ValueError(
-                f"{name}: the answer of row {other['row']} has {other['tokens']} tokens there and "
-                f"{own[other['row']]} here, so losses a token cannot be compared: the models have "
+                f"{name}: the answer of row {key[0]} has {theirs[key]} tokens there and "
+                f"{tokens} here, so losses a token cannot be compared: the models have "
                 "different tokenizers or chat templates"
             )
 

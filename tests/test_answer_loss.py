@@ -171,12 +171,19 @@ def test_other_rows_are_refused(mora: Path, lora: Path, capsys: pytest.CaptureFi
 
 
 def test_other_tokens_are_refused():
-    row = {"row": 4, "control": None, "tokens": 5}
+    row = {"row": 4, "id": "a", "control": None, "tokens": 5}
     with pytest.raises(
         ValueError, match="there: the answer of row 4 has 6 tokens there and 5 here"
     ):
-        answer_loss.check_tokens([row], [row | {"tokens": 6}], "there")
-    answer_loss.check_tokens([row], [row], "there")
+        answer_loss.check_rows([row], [row | {"tokens": 6}], "there")
+    answer_loss.check_rows([row], [row], "there")
+
+
+@pytest.mark.parametrize("other", [{"row": 5}, {"id": "b"}])
+def test_losses_of_other_rows_are_refused(other: dict):
+    row = {"row": 4, "id": "a", "control": None, "tokens": 5}
+    with pytest.raises(ValueError, match="losses of 1 rows, of which 0 are among the 1 here"):
+        answer_loss.check_rows([row], [row | other], "there")
 
 
 @pytest.mark.parametrize(

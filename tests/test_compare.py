@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -151,8 +152,83 @@ def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
         *["eval.benchmark", "eval.answer_loss"] * 2,
         "eval.report",
         "eval.relative_gain",
-        "eval.answer_loss",
     ]
+
+
+def test_an_arm_that_comes_later(gaps: Path, commands: list[list[str]]):
+    """The others are compared with it as they were published; their models are gone."""
+    assert main(gaps) == 0
+    results = gaps.parent / "results" / "gaps"
+    page = results / "README.md"
+    written, before = page.read_text(), {p.name: p.read_bytes() for p in results.glob("*seed-0.*")}
+    assert len(before) == 4
+    shutil.rmtree(gaps.parent / "runs")
+    page.unlink()
+    commands.clear()
+    assert main(gaps, "--published", "mora", "lora") == 0
+    assert page.read_text() == written
+    assert [command[0] for command in commands] == ["eval.report", "eval.relative_gain"]
+
+    commands.clear()
+    arms = ARMS | {"prefix": {"method": "graph_prefix"}}
+    flags = ["--arms", "mora", "lora", "prefix", "--published", "mora", "lora"]
+    assert main(write(gaps.parent, arms), *flags) == 0
+    assert trained(commands) == [["prefix"]]
+    after = {path.name: path.read_bytes() for path in results.glob("*seed-0.*")}
+    assert before.items() < after.items() and len(after) == 6
+    losses = page.read_text().partition("qm9: loss of the right answers")[2].splitlines()[4:8]
+    names = [line.split("|")[1].strip() for line in losses]
+    assert names == ["`mora`", "↳ shuffled molecule", "`lora`", "`prefix`"]
+    assert all(line.endswith("] |") for line in losses[1:])  # paired differences
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": ARMS | {"mora": {"rank": 4}}}, "was trained otherwise than .* now (rank)"),
+        (
+            {"arms": ARMS | {"mora": {"controls": ["no_string"]}}},
+            "was scored otherwise than .* now (no_string)",
+        ),
+        ({"benchmark": {"max_new_tokens": 5}}, "was scored otherwise .* now (max_new_tokens)"),
+        ({"arms": {"other": {}}}, "--published other: of its results .* holds none: train it"),
+    ],
+)
+def test_published_arms_that_are_others_now(
+    gaps: Path,
+    commands: list[list[str]],
+    capsys: pytest.CaptureFixture,
+    change: dict,
+    message: str,
+):
+    assert main(gaps, "--arms", "mora") == 0
+    commands.clear()
+    gaps.write_text(yaml.safe_dump(yaml.safe_load(gaps.read_text()) | change))
+    arm = next(iter(change.get("arms", ARMS)))
+    assert main(gaps, "--arms", arm, "--published", arm) == 2
+    pattern = message.replace("(", r"\(").replace(")", r"\)")
+    assert re.search(pattern, capsys.readouterr().err)
+    assert not commands
+
+
+def test_published_answers_that_are_not_there(
+    gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
+):
+    assert main(gaps, "--arms", "lora@learning_rate=1e-09") == 0
+    assert main(gaps, "--arms", "lora") == 0
+    assert main(gaps, "--arms", "lora", "--published", "lora") == 2
+    assert "lora@learning_rate=0.01, lora@learning_rate=1e-09: name one" in capsys.readouterr().err
+    answers = gaps.parent / "results" / "gaps" / "lora@learning_rate=0.01-seed-0.tar.xz"
+    answers.unlink()
+    flags = ["--arms", "lora@learning_rate=0.01", "--published", "lora@learning_rate=0.01"]
+    assert main(gaps, *flags) == 2
+    assert f"{answers} is missing: without its answers" in capsys.readouterr().err
+
+
+def test_published_arms_are_among_the_arms(gaps: Path, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        main(gaps, "--arms", "mora", "--published", "lora")
+    assert "--published lora: is not one of --arms mora" in capsys.readouterr().err
 
 
 def test_one_value_of_a_search(gaps: Path, commands: list[list[str]]):

@@ -3,16 +3,21 @@
 """The results that come with the project: whole, of this layout, and without traces."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from training.published_runs import KEPT
+
 RESULTS = Path(__file__).parents[1] / "eval" / "results"
 FILES = sorted(RESULTS.glob("*/*.json"))
+ANSWERS = sorted(RESULTS.glob("*/*.tar.xz"))
+TRACES = ("/root", "/home", "/tmp", "/work")
 
 
 def test_each_comparison_has_a_report():
-    assert FILES
+    assert FILES and ANSWERS
     for folder in {path.parent for path in FILES}:
         for page in (folder / "README.md", folder / "report" / "report.md"):
             for line in page.read_text(encoding="utf-8").splitlines():
@@ -23,7 +28,7 @@ def test_each_comparison_has_a_report():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_result_says_how_it_came_about(path: Path):
     text = path.read_text(encoding="utf-8")
-    for trace in ("/root", "/home", "/tmp", "/work"):
+    for trace in TRACES:
         assert trace not in text
     results = json.loads(text)
     comparison = results["comparison"]
@@ -39,3 +44,23 @@ def test_a_result_says_how_it_came_about(path: Path):
     for entry in entries:
         intervals = [m for m in entry["metrics"].values() if m.get("low") is not None]
         assert intervals and all(m["low"] <= m["value"] <= m["high"] for m in intervals)
+
+
+@pytest.mark.parametrize("path", ANSWERS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_published_answers_are_those_of_the_results(path: Path):
+    with tarfile.open(path) as archive:
+        kept = {name: archive.extractfile(name).read().decode() for name in archive.getnames()}
+    assert tuple(kept) == KEPT
+    for text in kept.values():
+        for trace in TRACES:
+            assert trace not in text
+    state, results, predictions, losses = kept.values()
+    published = json.loads(path.with_name(path.name.replace(".tar.xz", ".json")).read_text())
+    mine = json.loads(results)
+    assert {key: published[key] for key in mine} == mine
+    assert json.loads(state)["global_step"] == published["comparison"]["steps"]
+    rows = [
+        {(line["control"], line["row"]) for line in map(json.loads, text.splitlines())}
+        for text in (predictions, losses)
+    ]
+    assert rows[0] == rows[1]

@@ -5,11 +5,13 @@
     python -m training.compare training/comparisons/qm9_gap_cpu.yaml
     python -m training.compare training/comparisons/qm9_gap_cpu.yaml --parallel 2 --arms mora lora
     python -m training.compare … --arms mora@learning_rate=0.004       # one value of a search
+    python -m training.compare … --arms mora new --published mora      # only `new` is trained
 
 `OUTPUT_DIR/NAME/ARM/seed-N` holds a run: its recipe, model, logs and scores. Interrupted? The same
 command goes on: what is trained or scored is kept, and a training resumes from its checkpoint. At
-the end `eval/results/NAME` holds one result file for each run, `README.md` with who is better by
-how much, and `report` with all tables and plots; with `--arms` of these alone.
+the end `eval/results/NAME` holds one result file for each run with its answers beside it,
+`README.md` with who is better by how much, and `report` with all tables and plots; with `--arms`
+of these alone.
 """
 
 import argparse
@@ -34,14 +36,15 @@ from training.comparison_page import write_page
 from training.comparison_run import (
     CommandError,
     Run,
+    compare_losses,
     console,
-    find_losses,
     finish,
     prepare_run,
     train,
     was_resumed,
 )
 from training.loss_curves import compare_curves, draw_learning, read_curve
+from training.published_runs import pack_run, read_published
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,12 +56,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         nargs="+",
         help="only these, or single variants such as lora@rank=8 (default: all)",
     )
+    parser.add_argument(
+        "--published",
+        nargs="+",
+        default=[],
+        metavar="ARM",
+        help="those of the arms that are taken from the results as they are, and not trained",
+    )
     parser.add_argument("--parallel", type=int, default=1, help="so many runs side by side")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/compare"))
     parser.add_argument("--results_dir", type=Path, default=Path("eval/results"))
     args = parser.parse_args(arguments)
     if args.parallel < 1:
         parser.error(f"--parallel {args.parallel}: must be at least 1")
+    for arm in args.published:
+        if args.arms and arm not in args.arms:
+            parser.error(f"--published {arm}: is not one of --arms {' '.join(args.arms)}")
     return args
 
 
@@ -70,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         comparison = read_comparison(args.comparison)
         arms = list(dict.fromkeys(args.arms or comparison.arms))
         folder = args.output_dir / comparison.name
+        results = args.results_dir / comparison.name
+        published = {
+            arm: read_published(comparison, arm, results, folder) for arm in args.published
+        }
         runs = {
             arm: [
                 prepare_run(comparison, variant, seed, folder)
@@ -77,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for seed in comparison.seeds
             ]
             for arm in arms
+            if arm not in published
         }
         check_each_once(runs)
     except (OSError, ValueError) as error:
@@ -86,21 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first_seed = comparison.seeds[0]
     searched = [
         run
-        for arm in arms
+        for arm in runs
         for run in runs[arm]
         if run.seed == first_seed and len(comparison.variants_of(arm)) > 1
     ]
     failed = run_all(train, searched, args.parallel)
     chosen: dict[str, list[Run]] = {}
-    for arm in arms:
+    for arm in runs:
         candidates = [run for run in runs[arm] if run.seed == first_seed]
         if not any(run in failed for run in candidates):
             best = choose(candidates)
             chosen[arm] = [run for run in runs[arm] if run.variant == best.variant]
     all_chosen = list(itertools.chain.from_iterable(chosen.values()))
     failed += run_all(lambda run: finish(run, comparison), all_chosen, args.parallel)
-    results = args.results_dir / comparison.name
-    written = {
+    written = published | {
         arm: [
             (run, write_result(run, runs[arm], comparison, results))
             for run in chosen[arm]
@@ -108,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         for arm in chosen
     }
-    done = {arm: pairs for arm, pairs in written.items() if pairs}
+    done = {arm: written[arm] for arm in arms if written.get(arm)}
     if done:
         report(done, arms[0], failed, comparison, results)
     for run in failed:
@@ -198,7 +215,7 @@ def choose(candidates: Sequence[Run]) -> Run:
 
 
 def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, folder: Path) -> dict:
-    """Copy a run's results to `folder`, with how it was trained; returns them."""
+    """Copy a run's results to `folder`, with how it was trained, and its answers; returns them."""
     results = json.loads(run.results.read_text(encoding="utf-8"))
     results["answer_loss"] = json.loads(run.losses.read_text(encoding="utf-8"))["losses"]
     history = run.state["log_history"]
@@ -223,6 +240,7 @@ def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, fo
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.variant.name}-seed-{run.seed}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    pack_run(run, path.with_suffix(".tar.xz"))
     return results
 
 
@@ -270,25 +288,18 @@ def report(
     others = [arm for arm in done if arm != ours] if ours in done else []
     gains = {other: find_gains(runs[ours], runs[other]) for other in others}
     rivals = [run for other in others for run in runs[other]]
-    losses = compare_losses(runs.get(ours, ()), rivals, comparison)
+    try:
+        losses = [
+            compare_losses(run, [rival for rival in rivals if rival.seed == run.seed])
+            for run in runs.get(ours, ())
+        ]
+    except ValueError as error:  # arms of different bases
+        console.print(f"No losses are compared: {error}", style="red", markup=False)
+        losses = []
     arms = {arm: [result for _, result in pairs] for arm, pairs in done.items()}
     missing = [run.name for run in failed]
     page = write_page(comparison.name, arms, gains, losses, results, missing)
     console.print(f"Wrote {page}", soft_wrap=True)
-
-
-def compare_losses(
-    ours: Sequence[Run], rivals: Sequence[Run], comparison: Comparison
-) -> list[list[dict[str, Any]]]:
-    """By seed, what eval.answer_loss finds for our run and those of the others; or nothing."""
-    try:
-        return [
-            find_losses(run, comparison, [rival for rival in rivals if rival.seed == run.seed])
-            for run in ours
-        ]
-    except CommandError as error:
-        console.print(f"No losses are compared: {error}", style="red", markup=False)
-        return []
 
 
 def find_gains(ours: Sequence[Run], theirs: Sequence[Run]) -> list[dict[str, Any]]:

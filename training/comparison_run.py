@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 from transformers.trainer import TRAINER_STATE_NAME
 
+from eval.answer_loss import check_rows, group_by_control, read_rows, summarize
 from training.checkpoints import find_checkpoints
 from training.comparison import Comparison, Variant, full_recipe
 
@@ -81,7 +82,7 @@ def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Pat
     path = folder / RECIPE
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        keys = [key for key in {**before, **run.recipe} if before.get(key) != run.recipe.get(key)]
+        keys = differing_keys(before, run.recipe)
         if keys:
             raise ValueError(
                 f"{folder} holds a run with {keys[0]}={before.get(keys[0])!r}, now it is "
@@ -91,6 +92,11 @@ def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Pat
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
     return run
+
+
+def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys whose values differ, or that only one of the two has."""
+    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
 def train(run: Run) -> None:
@@ -108,19 +114,24 @@ def finish(run: Run, comparison: Comparison) -> None:
     """Train, score, and find the loss of the right answers, whatever of it is not done."""
     train(run)
     call(run, "benchmark", ["eval.benchmark", *scoring_flags(run, comparison.benchmark)])
-    find_losses(run, comparison)
-
-
-def find_losses(run: Run, comparison: Comparison, others: Sequence[Run] = ()) -> list[dict]:
-    """What eval.answer_loss finds for a run, with its differences to others of the same seed."""
     settings = {key: value for key, value in comparison.benchmark.items() if key in SHARED}
-    command = ["eval.answer_loss", *scoring_flags(run, settings)]
-    if others:
-        command += ["--than", *(str(other.folder / BENCHMARK) for other in others)]
-    call(run, "answer_loss", command)
-    names = {str(other.folder / BENCHMARK): other.variant.arm for other in others}
-    losses = json.loads(run.losses.read_text(encoding="utf-8"))["losses"]
-    return [one | {"than": names.get(one["than"])} for one in losses]
+    call(run, "answer_loss", ["eval.answer_loss", *scoring_flags(run, settings)])
+
+
+def compare_losses(run: Run, others: Sequence[Run]) -> list[dict[str, Any]]:
+    """The losses of a run's right answers, with their differences to other runs by arm.
+
+    Raises:
+        ValueError: they are of other rows, or of other tokens.
+    """
+    records = read_rows(run.folder / BENCHMARK)
+    own = group_by_control(records)[None]
+    theirs = {}
+    for other in others:
+        rows = group_by_control(read_rows(other.folder / BENCHMARK))[None]
+        check_rows(own, rows, other.name)
+        theirs[other.variant.arm] = rows
+    return summarize(records, theirs, seed=0)
 
 
 def scoring_flags(run: Run, settings: Mapping[str, Any]) -> list[str]:
