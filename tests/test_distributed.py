@@ -14,10 +14,9 @@ import pytest
 import torch
 from bases import random_base
 from processes import (
-    FSDP_ON_CPU,
+    ON_CPU,
     ROOT,
     command,
-    deepspeed_on_cpu,
     environment,
     run_processes,
 )
@@ -28,12 +27,11 @@ from training.checkpoints import state_size
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = ["multi_gpu", "fsdp2"]
-CONFIGS += [pytest.param(name, marks=deepspeed_on_cpu) for name in ("zero2", "zero3")]
+CONFIGS = ["multi_gpu", "fsdp2", "zero2", "zero3"]
 STEPS = 6
 # Kills process 1 in the step after checkpoint-3 where the environment says so.
 SCRIPT = (
-    FSDP_ON_CPU
+    ON_CPU
     + """
 import os, signal
 from training.finetune import main
@@ -141,7 +139,7 @@ def other_alone(recipe: Path, other_method: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("config", ["fsdp2", pytest.param("zero3", marks=deepspeed_on_cpu)])
+@pytest.mark.parametrize("config", ["fsdp2", "zero3"])
 def test_other_methods_follow_one_process(
     recipe: Path, other_method: str, other_alone: Path, config: str
 ):

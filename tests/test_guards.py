@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MOLECULES
-from processes import FSDP_ON_CPU, ROOT, command, environment
+from processes import ON_CPU, ROOT, command, environment
 from safetensors.torch import load_file
 from test_distributed import CONFIGS
 from test_distributed import recipe as recipe_of_two  # noqa: F401  (a fixture)
@@ -309,7 +309,7 @@ def logged(run: Path) -> dict[str, list[float]]:
 
 
 SCRIPT = (
-    FSDP_ON_CPU
+    ON_CPU
     + """
 from training.finetune import main
 from transformers import Trainer

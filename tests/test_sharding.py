@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LINEAR_MODULES
-from processes import deepspeed_on_cpu, run_processes
+from processes import ON_CPU, run_processes
 from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
@@ -44,7 +44,8 @@ def save(name, tensors):
         torch.save(tensors, folder / name)
 """
 ZERO3 = (
-    START
+    ON_CPU
+    + START
     + """
 # As in the training: these switch ZeRO-3 on.
 arguments = TrainingArguments(output_dir=folder, use_cpu=True, ddp_backend="gloo")
@@ -129,7 +130,6 @@ def check_saved(folder: Path) -> None:
     assert files[0] == files[1]
 
 
-@deepspeed_on_cpu
 def test_zero3(folder: Path, tiny_base: Path):
     printed = run_two(folder, tiny_base, "zero3", ZERO3)
     encoder = MoraGraphEncoder.from_pretrained(folder / "encoder")
