@@ -216,9 +216,9 @@ def test_published_arms_that_are_others_now(
 
 
 def test_published_arms_are_among_the_arms(gaps: Path, capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit):
-        main(gaps, "--arms", "mora", "--published", "lora")
-    assert "--published lora: is not one of --arms mora" in capsys.readouterr().err
+    assert main(gaps, "--published", "lora@learning_rate=0.01") == 2
+    expected = "--published lora@learning_rate=0.01: is not one of the arms lora, mora."
+    assert expected in capsys.readouterr().err
 
 
 def test_one_value_of_a_search(gaps: Path, commands: list[list[str]]):

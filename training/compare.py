@@ -69,9 +69,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     args = parser.parse_args(arguments)
     if args.parallel < 1:
         parser.error(f"--parallel {args.parallel}: must be at least 1")
-    for arm in args.published:
-        if args.arms and arm not in args.arms:
-            parser.error(f"--published {arm}: is not one of --arms {' '.join(args.arms)}")
     return args
 
 
@@ -84,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arms = list(dict.fromkeys(args.arms or comparison.arms))
         folder = args.output_dir / comparison.name
         results = args.results_dir / comparison.name
+        for arm in args.published:
+            if arm not in arms:
+                raise ValueError(f"--published {arm}: is not one of the arms {', '.join(arms)}.")
         published = {
             arm: read_published(comparison, arm, results, folder) for arm in args.published
         }
