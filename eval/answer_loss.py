@@ -28,7 +28,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from eval.benchmark import describe_model
+from eval.benchmark import describe_model, shown_path
 from eval.bootstrap import LEVEL, RESAMPLES, percentile_interval, resample
 from eval.generation import load_model, load_processor, sort_into_batches
 from eval.predictions import replace_file
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = load_model(args.model, args.dtype)
         run = {
             **describe_model(args.model, model),
-            "data": data.name,
+            "data": shown_path(data.name),
             "split": args.split,
             "dataset_sha256": fingerprint(rows),
             "batch_size": args.batch_size,

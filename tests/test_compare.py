@@ -187,31 +187,58 @@ def test_published_arms_that_are_others_now(
     assert main(gaps, "--arms", "lora@learning_rate=1e-09") == 0
     assert main(gaps, "--arms", "lora") == 0
     results = gaps.parent / "results" / "gaps"
-    answers = results / "lora@learning_rate=0.01-seed-0.tar.xz"
+    result = results / "lora@learning_rate=0.01-seed-0.json"
+    answers = result.with_suffix(".tar.xz")
+    other = results / "lora@learning_rate=1e-09-seed-0.tar.xz"
     lora, whole = "lora@learning_rate=0.01", yaml.safe_load(gaps.read_text())
     learned = {"method": "lora", "search": {"learning_rate": [0.01]}}
+    both = f"{lora}, lora@learning_rate=1e-09"
     cases = [
-        ("lora", {}, f"{results} holds those of {lora}, lora@learning_rate=1e-09: name one."),
+        ("lora", {}, f"{results} holds those of {both}: name one in --arms and --published."),
         ("other", {"arms": {"other": {}}}, f"{results} holds none: train it."),
-        (lora, {"arms": {"lora": learned | {"rank": 4}}}, "was trained otherwise than", "(rank)"),
+        (
+            lora,
+            {"arms": {"lora": learned | {"search": {"learning_rate": [0.1]}}}},
+            f"results of {lora}, which the comparison does not have any more",
+        ),
+        (lora, {"arms": {"lora": learned | {"rank": 4}}}, f"{result} was trained", "(rank)"),
         (
             lora,
             {"arms": {"lora": learned | {"controls": ["no_string"]}}},
-            "was scored otherwise than",
+            f"{result} was scored otherwise than",
             "(no_string)",
         ),
         (lora, {"benchmark": {"max_new_tokens": 5}}, "was scored otherwise", "(max_new_tokens)"),
-        (lora, {}, f"{answers} is missing: without its answers"),
+        (lora, {"seeds": [0, 1]}, "holds its seeds [0], the comparison has [0, 1]"),
     ]
     commands.clear()
-    for arm, change, *message in cases:
-        gaps.write_text(yaml.safe_dump(whole | change))
-        if answers.name in message[0]:
-            answers.unlink()
+
+    def check_refused(arm: str, *message: str) -> None:
         capsys.readouterr()
         assert main(gaps, "--arms", arm, "--published", arm) == 2
         printed = capsys.readouterr().err
         assert all(part in printed for part in message), printed
+
+    for arm, change, *message in cases:
+        gaps.write_text(yaml.safe_dump(whole | change))
+        check_refused(arm, *message)
+    gaps.write_text(yaml.safe_dump(whole))
+    packed = answers.read_bytes()
+    for content, message in [
+        (other.read_bytes(), f"{answers} holds other answers than those that {result} is about"),
+        (packed[: len(packed) // 2], f"{answers} is damaged"),
+        (b"not packed", f"{answers} is damaged"),
+    ]:
+        answers.write_bytes(content)
+        check_refused(lora, message)
+    answers.unlink()
+    check_refused(lora, f"{answers} is missing: without its answers")
+    answers.write_bytes(packed)
+    recipe = yaml.safe_load((gaps.parent / "recipe.yaml").read_text())
+    recipe["data"]["split"]["seed"] = 5  # other molecules under the same name
+    (gaps.parent / "again.yaml").write_text(yaml.safe_dump(recipe))
+    prepare.main([str(gaps.parent / "again.yaml"), "--overwrite"])
+    check_refused(lora, f"{result} was scored otherwise", "(rows)")
     assert not commands
 
 
@@ -219,6 +246,20 @@ def test_published_arms_are_among_the_arms(gaps: Path, capsys: pytest.CaptureFix
     assert main(gaps, "--published", "lora@learning_rate=0.01") == 2
     expected = "--published lora@learning_rate=0.01: is not one of the arms lora, mora."
     assert expected in capsys.readouterr().err
+
+
+def test_two_variants_of_an_arm(gaps: Path, commands: list[list[str]]):
+    """Each has its own difference to the first arm."""
+    names = ["lora@learning_rate=1e-09", "lora@learning_rate=0.01"]
+    assert main(gaps, "--arms", "mora", *names) == 0
+    page = (gaps.parent / "results" / "gaps" / "README.md").read_text()
+    rows = page.partition("qm9: loss of the right answers")[2].splitlines()[4:8]
+    cells = {row.split("|")[1].strip(" `"): row.split("|")[2:4] for row in rows}
+    loss, *_ = map(float, cells["mora"][0].split()[:1])
+    for name in names:
+        other, difference = (float(cell.split()[0]) for cell in cells[name])
+        assert difference == pytest.approx(other - loss, abs=1.1e-4)
+    assert cells[names[0]] != cells[names[1]]
 
 
 def test_one_value_of_a_search(gaps: Path, commands: list[list[str]]):
@@ -279,7 +320,7 @@ def test_nothing_is_trained_twice(
     gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
 ):
     assert main(gaps, "--arms", "mora", "lora", "lora@learning_rate=0.01") == 2
-    assert "lora@learning_rate=0.01/seed-0 would be trained twice" in capsys.readouterr().err
+    assert "lora@learning_rate=0.01/seed-0 would be there twice" in capsys.readouterr().err
     assert not commands
 
 

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from eval.predictions import replace_file
 from training.comparison import Comparison, read_comparison
 from training.comparison_page import write_page
 from training.comparison_run import (
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for arm in arms
             if arm not in published
         }
-        check_each_once(runs)
+        check_each_once([*runs.values(), *([run for run, _ in p] for p in published.values())])
     except (OSError, ValueError) as error:
         print(f"training.compare: error: {error}", file=sys.stderr)
         return 2
@@ -148,16 +149,16 @@ def check_report() -> None:
         ) from error
 
 
-def check_each_once(runs: dict[str, list[Run]]) -> None:
-    """Make sure that no two runs share a folder.
+def check_each_once(arms: Iterable[Sequence[Run]]) -> None:
+    """Make sure that no two runs have one name, and with it a folder and a result file.
 
     Raises:
         ValueError: an arm or a variant is asked for twice, or a value is searched twice.
     """
-    folders = [run.folder for of_arm in runs.values() for run in of_arm]
-    twice = [folder for folder in folders if folders.count(folder) > 1]
+    names = [run.name for runs in arms for run in runs]
+    twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"{twice[0]} would be trained twice: name each arm and value once.")
+        raise ValueError(f"{twice[0]} would be there twice: name each arm and value once.")
 
 
 def run_all(step: Callable[[Run], None], runs: Sequence[Run], parallel: int) -> list[Run]:
@@ -239,8 +240,8 @@ def write_result(run: Run, candidates: Iterable[Run], comparison: Comparison, fo
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.variant.name}-seed-{run.seed}.json"
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     pack_run(run, path.with_suffix(".tar.xz"))
+    replace_file(path, json.dumps(results, indent=2) + "\n")
     return results
 
 
@@ -287,15 +288,13 @@ def report(
     subprocess.run([sys.executable, "-m", *command], check=True)
     others = [arm for arm in done if arm != ours] if ours in done else []
     gains = {other: find_gains(runs[ours], runs[other]) for other in others}
-    rivals = [run for other in others for run in runs[other]]
-    try:
-        losses = [
-            compare_losses(run, [rival for rival in rivals if rival.seed == run.seed])
-            for run in runs.get(ours, ())
-        ]
-    except ValueError as error:  # arms of different bases
-        console.print(f"No losses are compared: {error}", style="red", markup=False)
-        losses = []
+    losses = [
+        compare_losses(
+            run,
+            {other: rival for other in others for rival in runs[other] if rival.seed == run.seed},
+        )
+        for run in runs.get(ours, ())
+    ]
     arms = {arm: [result for _, result in pairs] for arm, pairs in done.items()}
     missing = [run.name for run in failed]
     page = write_page(comparison.name, arms, gains, losses, results, missing)

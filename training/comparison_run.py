@@ -5,7 +5,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 from transformers.trainer import TRAINER_STATE_NAME
 
-from eval.answer_loss import check_rows, group_by_control, read_rows, summarize
+from eval.answer_loss import check_rows, group_by_control, read_losses, read_rows, summarize
 from training.checkpoints import find_checkpoints
 from training.comparison import Comparison, Variant, full_recipe
 
@@ -118,19 +118,22 @@ def finish(run: Run, comparison: Comparison) -> None:
     call(run, "answer_loss", ["eval.answer_loss", *scoring_flags(run, settings)])
 
 
-def compare_losses(run: Run, others: Sequence[Run]) -> list[dict[str, Any]]:
-    """The losses of a run's right answers, with their differences to other runs by arm.
+def compare_losses(run: Run, others: Mapping[str, Run]) -> list[dict[str, Any]]:
+    """The losses of a run's right answers, with their differences to other runs by name.
 
-    Raises:
-        ValueError: they are of other rows, or of other tokens.
+    A run that has read other answers, or has other tokens, is named and left out.
     """
     records = read_rows(run.folder / BENCHMARK)
-    own = group_by_control(records)[None]
+    rows = json.loads(run.losses.read_text(encoding="utf-8"))["run"]["dataset_sha256"]
     theirs = {}
-    for other in others:
-        rows = group_by_control(read_rows(other.folder / BENCHMARK))[None]
-        check_rows(own, rows, other.name)
-        theirs[other.variant.arm] = rows
+    for name, other in others.items():
+        try:
+            losses = read_losses(other.folder / BENCHMARK, rows)
+            check_rows(group_by_control(records)[None], losses, other.name)
+        except ValueError as error:
+            console.print(f"{other.name}: no losses compared: {error}", style="red", markup=False)
+        else:
+            theirs[name] = losses
     return summarize(records, theirs, seed=0)
 
 

@@ -9,21 +9,28 @@ arm is compared without training the others again; anybody can also score the an
 
 import io
 import json
+import lzma
 import os
 import shlex
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from eval.answer_loss import ROWS
+from eval.answer_loss import ROWS, SUMMARY
 from eval.benchmark import parse_arguments
+from eval.questions import fingerprint, from_prepared, select_rows
 from eval.result_files import PREDICTIONS, RESULTS
 from training.comparison import Comparison, full_recipe
 from training.comparison_run import BENCHMARK, Run, differing_keys, scoring_flags
+from training.data.prepared import load_prepared
 
-KEPT = (TRAINER_STATE_NAME, *(f"{BENCHMARK}/{name}" for name in (RESULTS, PREDICTIONS, ROWS)))
+KEPT = (
+    TRAINER_STATE_NAME,
+    *(f"{BENCHMARK}/{name}" for name in (RESULTS, PREDICTIONS, SUMMARY, ROWS)),
+)
 # No arm can have this name.
 FOLDER = "_published"
 # What may differ from how an arm would be scored now.
@@ -31,7 +38,7 @@ NOT_COMPARED = ("model", "output_dir", "controls")
 
 
 def pack_run(run: Run, path: Path) -> None:
-    """Write what a comparison reads of a finished run; the same run gives the same bytes."""
+    """Write what a comparison reads of a finished run; the same files give the same bytes."""
     unfinished = path.with_name(f"{path.name}.tmp")
     with tarfile.open(unfinished, "w:xz", preset=9) as archive:
         for name in KEPT:
@@ -54,8 +61,9 @@ def read_published(
         folder: of the comparison's runs; the answers are unpacked there.
 
     Raises:
-        ValueError: there are none, results of several variants, no answers beside them, or the
-            arm was trained or scored otherwise than the comparison says now.
+        ValueError: there are no results, those of several variants or of other seeds, no answers
+            beside them or others than theirs, or the arm was trained or scored otherwise than the
+            comparison says now, or on rows that are others now.
     """
     found: dict[str, list[Path]] = {}
     for path in results.glob("*-seed-*.json"):
@@ -63,30 +71,48 @@ def read_published(
         if arm in (name, name.partition("@")[0]):
             found.setdefault(name, []).append(path)
     if len(found) != 1:
-        there = f"those of {', '.join(sorted(found))}: name one" if found else "none: train it"
+        there = "none: train it"
+        if found:
+            there = f"those of {', '.join(sorted(found))}: name one in --arms and --published"
         raise ValueError(f"--published {arm}: of its results {results} holds {there}.")
     ((name, paths),) = found.items()
-    (variant,) = comparison.variants_of(name)
+    variants = [one for of_arm in comparison.arms.values() for one in of_arm if one.name == name]
+    if not variants:
+        raise ValueError(
+            f"--published {arm}: {results} holds results of {name}, which the comparison does not "
+            "have any more: train that arm again, without --published."
+        )
     runs = []
     for path in paths:
         content = json.loads(path.read_text(encoding="utf-8"))
-        seed = content["comparison"]["seed"]
-        recipe = content["comparison"]["recipe"]
-        run = Run(variant, seed, folder / FOLDER / name / f"seed-{seed}", recipe)
-        now = full_recipe(comparison, variant, seed, run.folder)
-        _refuse(path, "trained", differing_keys(recipe, now | {"output_dir": recipe["output_dir"]}))
+        seed, recipe = (content["comparison"][key] for key in ("seed", "recipe"))
+        run = Run(variants[0], seed, folder / FOLDER / name / f"seed-{seed}", recipe)
+        now = full_recipe(comparison, variants[0], seed, Path(recipe["output_dir"]))
+        _refuse(path, "trained", differing_keys(recipe, now))
         _refuse(path, "scored", _scored_otherwise(content, run, comparison))
-        _unpack(path.with_suffix(".tar.xz"), run.folder)
+        _unpack(path, content, run.folder)
         runs.append((run, content))
+    seeds = {run.seed for run, _ in runs}
+    if seeds != set(comparison.seeds):
+        raise ValueError(
+            f"--published {arm}: {results} holds its seeds {sorted(seeds)}, the comparison has "
+            f"{sorted(comparison.seeds)}: train that arm again, without --published."
+        )
     return sorted(runs, key=lambda pair: pair[0].seed)
 
 
-def _scored_otherwise(content: dict[str, Any], run: Run, comparison: Comparison) -> list[str]:
+def _scored_otherwise(content: Mapping[str, Any], run: Run, comparison: Comparison) -> list[str]:
     before = vars(parse_arguments(shlex.split(content["command"])[3:]))
     now = vars(parse_arguments(scoring_flags(run, comparison.benchmark)))
     missing = set(now["controls"]) - {score["control"] for score in content["scores"]}
     alike = {key: before[key] for key in NOT_COMPARED}
-    return [*differing_keys(before, now | alike), *sorted(missing)]
+    prepared = Path(run.recipe.get("prepared") or "")
+    rows = []
+    if "prepared" in run.recipe and prepared.exists():
+        data = from_prepared(load_prepared(prepared))
+        asked = select_rows(data, now["split"], now["task"], now["max_examples"])
+        rows = ["rows"] * (fingerprint(asked) != content["data"]["dataset_sha256"])
+    return [*differing_keys(before, now | alike), *sorted(missing), *rows]
 
 
 def _refuse(path: Path, what: str, keys: list[str]) -> None:
@@ -97,11 +123,19 @@ def _refuse(path: Path, what: str, keys: list[str]) -> None:
         )
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    if not path.exists():
-        raise ValueError(f"{path} is missing: without its answers that arm has to be trained.")
-    with tarfile.open(path) as archive:
-        for name in KEPT:
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(archive.extractfile(name).read())
+def _unpack(path: Path, content: Mapping[str, Any], folder: Path) -> None:
+    """Unpack the answers to the results in `path`."""
+    answers = path.with_suffix(".tar.xz")
+    if not answers.exists():
+        raise ValueError(f"{answers} is missing: without its answers that arm has to be trained.")
+    try:
+        with tarfile.open(answers) as archive:
+            for name in KEPT:
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.extractfile(name).read())
+    except (tarfile.TarError, lzma.LZMAError, EOFError, KeyError) as error:
+        raise ValueError(f"{answers} is damaged ({error}): get it again.") from error
+    scored = json.loads((folder / BENCHMARK / RESULTS).read_text(encoding="utf-8"))
+    if differing_keys(scored, {key: content.get(key) for key in scored}):
+        raise ValueError(f"{answers} holds other answers than those that {path} is about.")
