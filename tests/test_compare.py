@@ -181,6 +181,23 @@ def test_an_arm_that_comes_later(gaps: Path, commands: list[list[str]]):
     assert all(line.endswith("] |") for line in losses[1:])  # paired differences
 
 
+def test_a_seed_that_comes_later(gaps: Path, commands: list[list[str]]):
+    """Only that one is trained, with what was chosen for the first."""
+    assert main(gaps, "--arms", "lora") == 0
+    shutil.rmtree(gaps.parent / "runs")
+    gaps.write_text(yaml.safe_dump(yaml.safe_load(gaps.read_text()) | {"seeds": [0, 1]}))
+    commands.clear()
+    assert main(gaps, "--arms", "lora", "--published", "lora") == 0
+    assert trained(commands) == [["lora@learning_rate=0.01"]]
+    results = gaps.parent / "results" / "gaps"
+    found = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    assert [result["comparison"]["seed"] for result in found] == [0, 1]
+    row = next(
+        line for line in (results / "README.md").read_text().splitlines() if "| 0, 1 |" in line
+    )
+    assert "**learning_rate=0.01: " in row and "<br>" in row  # the first seed's search
+
+
 def test_published_arms_that_are_others_now(
     gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
 ):
@@ -209,7 +226,7 @@ def test_published_arms_that_are_others_now(
             "(no_string)",
         ),
         (lora, {"benchmark": {"max_new_tokens": 5}}, "was scored otherwise", "(max_new_tokens)"),
-        (lora, {"seeds": [0, 1]}, "holds its seeds [0], the comparison has [0, 1]"),
+        (lora, {"seeds": [1]}, f"{result} is of seed 0, which the comparison does not have"),
     ]
     commands.clear()
 

@@ -62,7 +62,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         nargs="+",
         default=[],
         metavar="ARM",
-        help="those of the arms that are taken from the results as they are, and not trained",
+        help="those of the arms whose runs are taken from the results as they are; seeds that are "
+        "not there are trained",
     )
     parser.add_argument("--parallel", type=int, default=1, help="so many runs side by side")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/compare"))
@@ -88,16 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         published = {
             arm: read_published(comparison, arm, results, folder) for arm in args.published
         }
-        runs = {
-            arm: [
-                prepare_run(comparison, variant, seed, folder)
-                for variant in comparison.variants_of(arm)
-                for seed in comparison.seeds
-            ]
-            for arm in arms
-            if arm not in published
-        }
-        check_each_once([*runs.values(), *([run for run, _ in p] for p in published.values())])
+        there = {arm: [run for run, _ in pairs] for arm, pairs in published.items()}
+        runs = {arm: plan_runs(comparison, arm, there.get(arm, ()), folder) for arm in arms}
+        check_each_once([*runs.values(), *there.values()])
     except (OSError, ValueError) as error:
         print(f"training.compare: error: {error}", file=sys.stderr)
         return 2
@@ -105,33 +99,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first_seed = comparison.seeds[0]
     searched = [
         run
-        for arm in runs
+        for arm in arms
         for run in runs[arm]
         if run.seed == first_seed and len(comparison.variants_of(arm)) > 1
     ]
     failed = run_all(train, searched, args.parallel)
     chosen: dict[str, list[Run]] = {}
-    for arm in runs:
+    for arm in arms:
         candidates = [run for run in runs[arm] if run.seed == first_seed]
-        if not any(run in failed for run in candidates):
+        if arm in published:
+            chosen[arm] = runs[arm]
+        elif not any(run in failed for run in candidates):
             best = choose(candidates)
             chosen[arm] = [run for run in runs[arm] if run.variant == best.variant]
     all_chosen = list(itertools.chain.from_iterable(chosen.values()))
     failed += run_all(lambda run: finish(run, comparison), all_chosen, args.parallel)
-    written = published | {
-        arm: [
+    written = {
+        arm: published.get(arm, [])
+        + [
             (run, write_result(run, runs[arm], comparison, results))
             for run in chosen[arm]
             if run not in failed
         ]
         for arm in chosen
     }
-    done = {arm: written[arm] for arm in arms if written.get(arm)}
+    done = {arm: pairs for arm, pairs in written.items() if pairs}
     if done:
         report(done, arms[0], failed, comparison, results)
     for run in failed:
         print(f"training.compare: error: {run.name} has failed, see its logs in {run.folder}")
     return 1 if failed else 0
+
+
+def plan_runs(
+    comparison: Comparison, arm: str, published: Sequence[Run], folder: Path
+) -> list[Run]:
+    """The runs of an arm, of all its variants or, without what is published, of that one.
+
+    Raises:
+        ValueError: there is no such arm, or a folder holds a run with other settings.
+    """
+    variants = [published[0].variant] if published else comparison.variants_of(arm)
+    seeds = [seed for seed in comparison.seeds if seed not in {run.seed for run in published}]
+    return [
+        prepare_run(comparison, variant, seed, folder) for variant in variants for seed in seeds
+    ]
 
 
 def check_report() -> None:
