@@ -4,7 +4,7 @@
 
     python -m hub_cards.release --model RUN --output_dir checkpoints/NAME --data "What it learned"
     python -m eval.benchmark --model checkpoints/NAME --output_dir runs/NAME --controls …
-    python -m hub_cards.release … --results runs/NAME/results.json
+    python -m hub_cards.release … --results runs/NAME/results.json [runs/OTHER/results.json]
 
 The weights are saved in bfloat16, half as large, so the card's scores are those of the released
 folder, not of the run. Made twice, the folder is the same.
@@ -51,7 +51,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--base", help="what the base is called in the folder's configuration")
     parser.add_argument("--license", default="apache-2.0", help="of the weights")
     parser.add_argument(
-        "--results", type=Path, help="results.json of eval.benchmark for the released folder"
+        "--results",
+        nargs="+",
+        default=[],
+        type=Path,
+        help="results.json of eval.benchmark for the released folder, each a table of the card",
     )
     return parser.parse_args(arguments)
 
@@ -60,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the folder; returns the exit code, 2 when something is missing."""
     args = parse_arguments(arguments)
     try:
-        results = None
-        if args.results is not None:
-            results = read_results(args.results, args.output_dir)
+        results = [read_results(path, args.output_dir) for path in args.results]
         model = MoraForCausalLM.from_pretrained(args.model)
         processor = MoraProcessor.from_pretrained(args.model)
     except (OSError, ValueError) as error:
@@ -136,7 +138,7 @@ def make_card(
     name: str,
     license: str,
     facts: dict[str, Any],
-    results: dict[str, Any] | None,
+    results: Sequence[dict[str, Any]],
 ) -> ModelCard:
     """The card of a released folder.
 
@@ -145,7 +147,7 @@ def make_card(
         name: the folder.
         license: of the weights, by its name on the Hub.
         facts: `size_mb`, `data`, and of the template what `example_question` returns.
-        results: of `read_results`, if there are any yet.
+        results: of `read_results`, a table each.
     """
     base = WHEEL_BASES.get(model.config.base_model_name_or_path)
     card_data = ModelCardData(
@@ -155,14 +157,15 @@ def make_card(
         pipeline_tag="text-generation",
         tags=["mora", "chemistry", "molecules", "custom_code"],
     )
-    scores = {}
-    if results is not None:
-        scores = {
-            "scores": score_rows(results["scores"]),
-            "policy": results["policy"],
-            "numbers": results["decoding"].get("numbers", "greedy"),
-            "command": results["command"],
+    tables = [
+        {
+            "rows": score_rows(result["scores"]),
+            "policy": result["policy"],
+            "numbers": result["decoding"].get("numbers", "greedy"),
+            "command": result["command"],
         }
+        for result in results
+    ]
     return ModelCard.from_template(
         card_data,
         template_path=str(TEMPLATE),
@@ -170,7 +173,7 @@ def make_card(
         config=model.config,
         **facts,
         wheels=None if base is None else " ".join(base.wheels),
-        **scores,
+        tables=tables,
     )
 
 

@@ -82,15 +82,21 @@ def test_the_card(run: Path, processor: MoraProcessor, monkeypatch: pytest.Monke
     monkeypatch.setitem(WHEEL_BASES, "tiny", WheelBase("tiny", "org/tiny", {"tiny-wheel==1": "x"}))
     folder, results = run.with_name("released"), run.with_name("results.json")
     content = {"model": str(folder), "scores": SCORES, "policy": "strict", "command": "python -m x"}
-    content["decoding"] = {"numbers": "median"}
+    content["decoding"] = {"numbers": "greedy"}
     results.write_text(json.dumps(content))
-    assert main(run, "--results", results, "--base", "tiny", "--license", "mit") == 0
+    medians = run.with_name("medians.json")
+    content |= {"decoding": {"numbers": "median"}, "command": "python -m x --numbers median"}
+    medians.write_text(json.dumps(content))
+    assert main(run, "--results", results, medians, "--base", "tiny", "--license", "mit") == 0
     card = ModelCard.load(folder / "README.md")
     assert card.data.base_model == "org/tiny" and card.data.license == "mit"
     assert "pip install --no-deps tiny-wheel==1" in card.text
     asked = "property prediction, qm9, gap"
     assert f"| {asked} | MAE, hartree | 0.0123 | 0.0100 to 0.0300 | 400 |" in card.text
-    assert "could be read, numbers are medians" in card.text
+    greedy, _, by_medians = card.text.partition("could be read, numbers are medians")
+    assert "    python -m x\n\nPolicy" in greedy and "--numbers median\n\n## Limits" in by_medians
+    assert greedy.count("could be read") == 1 and "numbers are medians" not in by_medians
+    assert f"| {asked} | MAE, hartree | 0.0123 |" in by_medians
     assert f"| {asked}, *shuffled molecule* | MAE, hartree | – |" in card.text
     assert "3,520 gaps" in card.text and "## Limits" in card.text
     assert 'asked = {"task": "property_prediction", "property": "gap"}' in card.text
