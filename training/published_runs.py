@@ -4,7 +4,7 @@
 
 `eval/results/NAME/ARM-seed-N.tar.xz` holds what a comparison reads of a run: its learning curve,
 its answers to all rows, and the loss of the right ones. Gains are paired by row, so with it a new
-arm is compared without training the others again; anybody can also score the answers anew.
+arm is compared without training the others again.
 """
 
 import io
@@ -102,13 +102,14 @@ def _scored_otherwise(content: Mapping[str, Any], run: Run, comparison: Comparis
     now = vars(parse_arguments(scoring_flags(run, comparison.benchmark)))
     missing = set(now["controls"]) - {score["control"] for score in content["scores"]}
     alike = {key: before[key] for key in NOT_COMPARED}
-    prepared = Path(run.recipe.get("prepared") or "")
-    rows = []
-    if "prepared" in run.recipe and prepared.exists():
-        data = from_prepared(load_prepared(prepared))
-        asked = select_rows(data, now["split"], now["task"], now["max_examples"])
-        rows = ["rows"] * (fingerprint(asked) != content["data"]["dataset_sha256"])
-    return [*differing_keys(before, now | alike), *sorted(missing), *rows]
+    keys = [*differing_keys(before, now | alike), *sorted(missing)]
+    prepared = run.recipe.get("prepared")
+    if prepared and Path(prepared).exists():
+        data = from_prepared(load_prepared(Path(prepared)))
+        rows = select_rows(data, now["split"], now["task"], now["max_examples"])
+        if fingerprint(rows) != content["data"]["dataset_sha256"]:
+            keys.append("rows")
+    return keys
 
 
 def _refuse(path: Path, what: str, keys: list[str]) -> None:
@@ -133,5 +134,5 @@ def _unpack(path: Path, content: Mapping[str, Any], folder: Path) -> None:
     except (tarfile.TarError, lzma.LZMAError, EOFError, KeyError) as error:
         raise ValueError(f"{answers} is damaged ({error}): get it again.") from error
     scored = json.loads((folder / BENCHMARK / RESULTS).read_text(encoding="utf-8"))
-    if differing_keys(scored, {key: content.get(key) for key in scored}):
+    if any(content.get(key) != value for key, value in scored.items()):
         raise ValueError(f"{answers} holds other answers than those that {path} is about.")
