@@ -17,8 +17,8 @@ from rich.console import Console
 from test_finetune import TINY_MODEL
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
-from training import compare, prepare
-from training.comparison import read_comparison
+from training import compare, comparison_run, prepare
+from training.comparison import Variant, read_comparison
 from training.loss_curves import compare_curves
 
 ARMS = {
@@ -355,6 +355,40 @@ def test_a_failing_arm_does_not_stop_the_others(
     assert "error: broken/seed-0 has failed, see its logs in" in printed
     page = (gaps.parent / "results" / "gaps" / "README.md").read_text()
     assert "**Failed, and missing here**: broken/seed-0." in page and "gain of" not in page
+
+
+def test_a_run_of_other_rows_or_tokens_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The others keep their differences, and our run its controls."""
+
+    def scored(arm: str, more: float, data: str = "a", tokens: int = 2) -> compare.Run:
+        run = compare.Run(Variant(arm, arm, {}, ()), 0, tmp_path / arm, {})
+        run.losses.parent.mkdir(parents=True)
+        run.losses.write_text(json.dumps({"run": {"dataset_sha256": data}}))
+        asked = {"id": "m", "task": "molecule_qa", "source": "own", "property": None}
+        rows = [
+            {"row": row, "control": control, "nats": row + 1 + more + extra, "tokens": tokens}
+            for control, extra in ((None, 0), ("no_string", 4))
+            for row in range(3)
+        ]
+        lines = "".join(json.dumps(asked | row) + "\n" for row in rows)
+        run.losses.with_suffix(".jsonl").write_text(lines)
+        return run
+
+    console = Console(width=200, file=io.StringIO())
+    monkeypatch.setattr(comparison_run, "console", console)
+    others = {
+        "other_rows": scored("other_rows", 1, data="b"),
+        "other_base": scored("other_base", 1, tokens=3),
+        "lora": scored("lora", 1),
+    }
+    losses = compare.compare_losses(scored("mora", 0), others)
+    found = {(one["control"], one["than"]): one["difference"] for one in losses}
+    assert found[None, None] is None
+    differences = {key: one["value"] for key, one in found.items() if one}
+    assert differences == pytest.approx({("no_string", None): 2.0, (None, "lora"): 0.5})
+    printed = console.file.getvalue()
+    assert "other_rows/seed-0: no losses compared" in printed and "losses of other rows" in printed
+    assert "other_base/seed-0: no losses compared" in printed and "3 tokens there" in printed
 
 
 def test_ctrl_c_starts_no_further_runs(gaps: Path):
