@@ -118,9 +118,6 @@ class MoraConfig(PreTrainedConfig):
     generator_type: str = "core"
     rank: int = 16
     core_dim: int | None = None
-    core_out_dim: int | None = None
-    normalize_factors: bool = False
-    composition_loss: float = 0.0
     alpha: float | int | None = None
     target_modules: str | list[str] | None = None
     layers_to_transform: int | list[int] | None = None

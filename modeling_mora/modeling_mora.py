@@ -177,26 +177,13 @@ class MoraForCausalLM(MoraPreTrainedModel, GenerationMixin):
             if mora_weights is not None:
                 mora_weights = mora_weights.to(self.language_model.dtype)
             with self.tuner.state.use(mora_weights):
-                output = self.language_model(
+                return self.language_model(
                     input_ids=input_ids,
                     attention_mask=attention_mask,
                     inputs_embeds=inputs_embeds,
                     labels=labels,
                     **kwargs,
                 )
-            if self.config.composition_loss and self.training and labels is not None:
-                output.loss += self._composition_loss(graph_atoms, graph_atom_mask)
-            return output
-
-    def _composition_loss(self, atoms: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Squared error of log(1 + n) of each atom feature's values, guessed from the latents."""
-        generator = self.weight_generator
-        guesses = generator.composition(generator.latents.mean(1)).split(generator.sizes, dim=-1)
-        loss = 0.0
-        for column, (guess, size) in enumerate(zip(guesses, generator.sizes, strict=True)):
-            hot = torch.nn.functional.one_hot(atoms[..., column] * mask, size) * mask[..., None]
-            loss = loss + (guess - hot.sum(1).log1p()).square().sum(-1).mean()
-        return self.config.composition_loss * loss / len(generator.sizes)
 
     @torch.no_grad()
     def generate(

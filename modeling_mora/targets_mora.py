@@ -212,7 +212,7 @@ def _make_target(name: str, module: nn.Module, config: MoraConfig) -> Target:
             f"The target module {name} is a {type(module).__name__}: MoRA adapts linear layers and "
             "`mlp`. Name the linear layers inside it in target_modules."
         )
-    rows = config.core_dim + (config.core_out_dim or 0) if config.generator_type == "core" else d_in
+    rows = config.core_dim if config.generator_type == "core" else d_in
     return Target(
         name=name,
         layer=layer_of(name),

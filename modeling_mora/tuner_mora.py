@@ -82,19 +82,14 @@ class MoraDelta(nn.Module):
             self.A = nn.Parameter(torch.empty(target.d_in, config.core_dim))
         else:
             self.register_parameter("A", None)
-        self.c = config.core_dim if config.core_out_dim else None
-        self.B = nn.Parameter(torch.empty(config.core_out_dim or config.rank, target.d_out))
+        self.B = nn.Parameter(torch.empty(config.rank, target.d_out))
 
     def forward(self, inputs: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """[B, T, d_in] inputs and [B, rows, rank] factors to the [B, T, d_out] delta."""
         hidden = inputs.reshape(len(factor), -1, inputs.shape[-1])
         if self.A is not None:
             hidden = hidden @ self.A.to(hidden)
-        if self.c is not None:
-            factor, out = factor[:, : self.c], factor[:, self.c :]
         low_rank = hidden @ factor.to(hidden)
-        if self.c is not None:
-            low_rank = low_rank @ out.transpose(1, 2).to(hidden)
         return (low_rank @ self.B.to(hidden)).reshape(*inputs.shape[:-1], -1)
 
     def reset_parameters(self) -> None:

@@ -45,11 +45,7 @@ class MoraWeightGenerator(nn.Module):
             [FactorHead(config, math.prod(shape)) for _, shape in self.groups]
         )
         if config.generator_type == "core":
-            rows = config.core_dim + (config.core_out_dim or 0)
-            self.static_core = nn.Parameter(torch.empty(len(targets), rows, config.rank))
-        if config.composition_loss:
-            self.sizes = list(config.graph_config.atom_vocab_sizes)
-            self.composition = nn.Linear(dim, sum(self.sizes))
+            self.static_core = nn.Parameter(torch.empty(len(targets), config.core_dim, config.rank))
 
     def forward(self, atoms: torch.Tensor, atom_mask: torch.Tensor) -> torch.Tensor:
         """Generate the factors of a batch of molecules.
@@ -73,8 +69,6 @@ class MoraWeightGenerator(nn.Module):
                 stack(part, atoms, atom_mask)
                 for stack, part in zip(self.stacks, queries.split(per_group, dim=1), strict=True)
             ]
-        if self.config.composition_loss:
-            self.latents = torch.cat(list(latents), dim=1)
         factors = torch.cat(
             [head(part).flatten(1) for head, part in zip(self.heads, latents, strict=True)], dim=1
         )
@@ -92,8 +86,6 @@ class MoraWeightGenerator(nn.Module):
         init.normal_(self.kind_embedding, std=0.02)
         if self.config.generator_type == "core":
             eye = torch.eye(self.config.core_dim, self.config.rank)
-            if self.config.core_out_dim:
-                eye = torch.cat([eye, torch.eye(self.config.core_out_dim, self.config.rank)])
             init.copy_(self.static_core, eye.expand_as(self.static_core))
 
 
@@ -145,24 +137,11 @@ class FactorHead(nn.Linear):
             entry_std = 1 / math.sqrt(3 * d_in)
         self.weight_std = config.delta_init_scale * entry_std / math.sqrt(config.generator_dim)
         super().__init__(config.generator_dim, factor_size)
-        self.gain = None
-        if config.normalize_factors:
-            self.entry_std = config.delta_init_scale * entry_std
-            self.gain = nn.Parameter(torch.ones(1))
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        factor = super().forward(latents)
-        if self.gain is None:
-            return factor
-        size = factor.square().mean(-1, keepdim=True).add(1e-12).sqrt()
-        return factor / size * self.entry_std * self.gain
 
     def reset_parameters(self) -> None:
         # torch's own, which `from_pretrained` turns off while nn.Linear calls this too early.
         nn.init.normal_(self.weight, std=self.weight_std)
         nn.init.zeros_(self.bias)
-        if getattr(self, "gain", None) is not None:
-            nn.init.ones_(self.gain)
 
 
 __all__ = ["MoraWeightGenerator"]

@@ -22,7 +22,6 @@ NOT_OF_CONFIG = (
     "attn_implementation",
     "chat_template",
     "generator_learning_rate",
-    "static_core_with_adapter",
     "graph_encoder",
     "dry_run",
 )
@@ -78,20 +77,6 @@ class ModelArguments:
     )
     generator_type: str | None = field(default=None, metadata={"help": "'core' or 'dense'."})
     rank: int | None = field(default=None, metadata={"help": "Rank of the weights added."})
-    core_out_dim: int | None = field(
-        default=None,
-        metadata={"help": "Two cores: rows of the shared B, from which a second core picks."},
-    )
-    normalize_factors: bool | None = field(
-        default=None, metadata={"help": "Give each generated core a learned size, by its RMS."}
-    )
-    composition_loss: float | None = field(
-        default=None,
-        metadata={"help": "Weight of a loss that counts atom features from the latents."},
-    )
-    static_core_with_adapter: bool = field(
-        default=False, metadata={"help": "C_0 learns at the adapter's rate, not the generator's."}
-    )
     core_dim: int | None = field(default=None, metadata={"help": "Columns of the shared A."})
     alpha: float | None = field(
         default=None, metadata={"help": "Scale of the delta is alpha/rank."}

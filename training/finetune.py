@@ -188,10 +188,7 @@ def make_trainer(
         data_settings=data.settings,
         scorer=scorer,
         optimizer_cls_and_kwargs=optimizer_with_two_rates(
-            model,
-            training_args,
-            model_args.generator_learning_rate,
-            model_args.static_core_with_adapter,
+            model, training_args, model_args.generator_learning_rate
         ),
     )
 
@@ -280,7 +277,6 @@ def optimizer_with_two_rates(
     model: torch.nn.Module,
     training_args: TrainingArguments,
     generator_learning_rate: float | None,
-    static_core_with_adapter: bool = False,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """The optimizer that `training_args` asks for, with a second rate for what reads the graph.
 
@@ -301,8 +297,6 @@ def optimizer_with_two_rates(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             reads_graph = name.startswith(GRAPH_MODULES)
-            if static_core_with_adapter and name.endswith("static_core"):
-                reads_graph = False
             rate = generator_rate if reads_graph else adapter_rate
             # ZeRO-3 leaves an empty tensor in place of the parameter.
             is_matrix = len(getattr(parameter, "ds_shape", parameter.shape)) > 1

@@ -147,8 +147,6 @@ def distinct(values: Iterable[str]) -> Iterator[str]:
 def squared_norms(factor: torch.Tensor, delta: MoraDelta) -> torch.Tensor:
     """[M] squared Frobenius norms of A C_i B, for [M, rows, rank] factors."""
     factor = factor.to(delta.B)
-    if delta.c is not None:
-        factor = factor[:, : delta.c] @ factor[:, delta.c :].transpose(1, 2)
     left = factor if delta.A is None else (delta.A.T @ delta.A) @ factor
     return (left * (factor @ (delta.B @ delta.B.T))).sum(dim=(1, 2)).clamp(min=0)
 
