@@ -143,10 +143,14 @@ def test_descriptions_name_the_class_of_a_molecule():
     cholesterol = (
         "C[C@H](CCCC(C)C)[C@H]1CC[C@@H]2[C@@]1(CC[C@H]3[C@H]2CC=C4[C@@]3(CC[C@@H](C4)O)C)C"
     )
+    lecithin = "CCCCCCCCCCCCCCCC(=O)OC[C@H](COP([O-])(=O)OCC[N+](C)(C)C)OC(=O)CCCCCCCCCCCCCCC"
     classes = {
         r"CCCCCCCCCCCCCCCC(=O)OC[C@@H](O)COC(=O)CCCCCCC/C=C\CCCCCCCC": "1,2-diacyl-sn-glycerol",
         "C[C@H](N)C(=O)N[C@@H](CC(C)C)C(=O)O": "dipeptide",
+        "C[C@]12CC[C@H]3[C@@H](CCC4=CC(=O)CC[C@]34C)[C@@H]1CC[C@@H]2O": "sterol",
         cholesterol: "sterol",
+        lecithin: "1,2-diacyl-sn-glycero-3-phosphocholine",
+        "[O-]C(=O)c1ccccc1": "monocarboxylic acid anion",
     }
     rows = [{"molecule": smiles} for smiles in classes]
     answers = pipe(rows, task="molecule_captioning", max_new_tokens=48)
