@@ -124,6 +124,10 @@ def check_outcome(folder: Path) -> None:
     assert other.startswith("| `mora` | ") and other.endswith("] |")
     assert shuffled.startswith("| ↳ shuffled molecule | ") and shuffled.endswith("] |  |")
     assert "answer_loss" in mora and "answer_loss" in lora
+    gains = json.loads((report / compare.GAINS).read_text())
+    (gain,) = gains["gains"]["mora"]
+    assert gains["ours"] == "lora" and gain["metric"] == "mae" and "property" in gain
+    assert {one["than"] for one in gains["losses"][0]} == {None, "mora"}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from modeling_mora import (
 )
 from modeling_mora.configuration_mora import PAPER_SETTINGS
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "modeling_mora" / "README.md"
 LAYERS, RANK, ALPHA, DIM, DEPTH, HEADS = 8, 3, 5, 12, 2, 3
 KINDS = ["mlp", "self_attn.k_proj", "self_attn.o_proj", "self_attn.q_proj", "self_attn.v_proj"]
 MOLECULES = ["CCO", "c1ccccc1C(=O)O", "C[C@H](N)O"]

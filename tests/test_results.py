@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from training.compare import GAINS
 from training.published_runs import KEPT
 
 RESULTS = Path(__file__).parents[1] / "eval" / "results"
@@ -19,6 +20,8 @@ TRACES = ("/root", "/home", "/tmp", "/work")
 def test_each_comparison_has_a_report():
     assert FILES and ANSWERS
     for folder in {path.parent for path in FILES}:
+        gains = (folder / "report" / GAINS).read_text(encoding="utf-8")
+        assert not any(trace in gains for trace in TRACES)
         for page in (folder / "README.md", folder / "report" / "report.md"):
             for line in page.read_text(encoding="utf-8").splitlines():
                 if line.startswith("!["):

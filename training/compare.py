@@ -47,6 +47,9 @@ from training.comparison_run import (
 from training.loss_curves import compare_curves, draw_learning, read_curve
 from training.published_runs import pack_run, read_published
 
+# In `report`: gains of the first arm over the others, and differences of losses, as on the page.
+GAINS = "gains.json"
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -307,6 +310,8 @@ def report(
         )
         for run in runs.get(ours, ())
     ]
+    content = {"ours": ours, "gains": gains, "losses": losses}
+    replace_file(folder / GAINS, json.dumps(content, indent=2) + "\n")
     arms = {arm: [result for _, result in pairs] for arm, pairs in done.items()}
     missing = [run.name for run in failed]
     page = write_page(comparison.name, arms, gains, losses, results, missing)

@@ -82,7 +82,7 @@ def _training_table(arms: Mapping[str, Sequence[Result]]) -> str:
         minutes = "–" if None in seconds else f"{mean(seconds) / 60:.1f}"
         seeds = ", ".join(str(run["seed"]) for run in runs)
         rows.append((f"`{arm}`", "<br>".join(tried) or "–", seeds, str(runs[0]["steps"]), minutes))
-    return _table(rows)
+    return as_table(rows)
 
 
 def _score_section(
@@ -109,7 +109,7 @@ def _score_section(
             gain = _gain(won[arm]) if control is None and arm in won else ""
             rows.append((name, _score(values), *([gain] if won else [])))
     heading = f"## {', '.join(filter(None, title))}: {metric}{unit}, {question['n']:,} rows"
-    return f"{heading}\n\n{_table(rows)}"
+    return f"{heading}\n\n{as_table(rows)}"
 
 
 def _loss_section(
@@ -139,7 +139,7 @@ def _loss_section(
             loss = _score([one["loss"] for one in values], "{:.4f}")
             rows.append((name, loss, _score(more, "{:+.4f}") if more else ""))
     title = f"## {task.replace('_', ' ')}, {source}: loss of the right answers, nats a token"
-    return f"{title}\n\n{_table(rows)}"
+    return f"{title}\n\n{as_table(rows)}"
 
 
 def _same(one: Result, other: Result) -> bool:
@@ -164,6 +164,7 @@ def _gain(gain: Result) -> str:
     return f"{gain['gain']:+.1%}{ends}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, whose first row is the head."""
     head, *body = rows
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
