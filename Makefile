@@ -27,7 +27,7 @@ TEST_READY := $(VENV)/.test-ready
 # A checkpoint that comes with the project.
 RELEASED := checkpoints/qm9-gap
 QUICKSTART := runs/quickstart
-# The row of the README's table that `make reproduce` trains and scores anew, and its encoder.
+# The method of the README's table that `make reproduce` trains and scores anew, and its encoder.
 ARM ?= mora@learning_rate=0.004
 REPRODUCED := runs/reproduced
 ENCODER := runs/pretrain_graph_qm9
@@ -83,7 +83,7 @@ quickstart: $(READY)  ## ask a released model about MOLECULES="CCO ...", fine-tu
 	$(RUN) eval.report $(QUICKSTART)/eval --output_dir $(QUICKSTART)/report
 	$(call ask,$(QUICKSTART))
 
-reproduce: $(ENCODER)/pretraining.json  ## train and score a row of the README's table again, in runs/reproduced: ARM=lora@learning_rate=0.004
+reproduce: $(ENCODER)/pretraining.json  ## train and score a method of the README's table on the gap again, in runs/reproduced: ARM=lora@learning_rate=0.004
 	$(RUN) training.compare training/comparisons/qm9_gap_cpu.yaml --arms $(ARM) \
 		--output_dir $(REPRODUCED) --results_dir $(REPRODUCED)/results
 

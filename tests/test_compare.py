@@ -126,7 +126,9 @@ def check_outcome(folder: Path) -> None:
     assert "answer_loss" in mora and "answer_loss" in lora
     gains = json.loads((report / compare.GAINS).read_text())
     (gain,) = gains["gains"]["mora"]
-    assert gains["ours"] == "lora" and gain["metric"] == "mae" and "property" in gain
+    runs = {"lora": ["lora@learning_rate=0.01-seed-0"], "mora": ["mora-seed-0"]}
+    assert gains["ours"] == "lora" and gains["runs"] == runs
+    assert gain["metric"] == "mae" and "property" in gain
     assert {one["than"] for one in gains["losses"][0]} == {None, "mora"}
 
 

@@ -310,7 +310,8 @@ def report(
         )
         for run in runs.get(ours, ())
     ]
-    content = {"ours": ours, "gains": gains, "losses": losses}
+    names = {arm: [f"{run.variant.name}-seed-{run.seed}" for run in runs[arm]] for arm in runs}
+    content = {"ours": ours, "runs": names, "gains": gains, "losses": losses}
     replace_file(folder / GAINS, json.dumps(content, indent=2) + "\n")
     arms = {arm: [result for _, result in pairs] for arm, pairs in done.items()}
     missing = [run.name for run in failed]

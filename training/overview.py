@@ -44,10 +44,10 @@ class Question:
         n: number of rows.
         trained: tier, hardware and seeds.
         values: MoRA's score, and by control what it is then, as text.
-        gains: by rival, how much better MoRA's score is, relative to the rival's.
-        leads: by rival, by how much its loss of the right answers is higher, in nats a token;
-            empty for one of several properties, which were not told apart.
-        loras: how many LoRAs the better one is the better of.
+        gains: by kind of rival, how much better MoRA's score is, relative to the rival's; the
+            least first, which is that over the best.
+        leads: the same, by how much the rival's loss of the right answers is higher, in nats a
+            token; none for one of several properties, as losses are by source.
     """
 
     comparison: str
@@ -57,9 +57,8 @@ class Question:
     n: int
     trained: str
     values: Mapping[str | None, str]
-    gains: Mapping[str, Interval]
-    leads: Mapping[str, Interval]
-    loras: int
+    gains: Mapping[str, Sequence[Interval]]
+    leads: Mapping[str, Sequence[Interval]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,16 +66,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.overview")
     parser.add_argument("--results_dir", type=Path, default=Path("eval/results"))
     folder = parser.parse_args(arguments).results_dir
-    questions = read_questions(folder)
-    if not questions:
-        print(f"error: {folder} holds no comparison of MoRA with a rival", file=sys.stderr)
+    try:
+        questions = read_questions(folder)
+    except OSError as error:
+        print(f"training.overview: error: {error}", file=sys.stderr)
         return 2
+    if not questions:
+        print(f"training.overview: error: {folder} compares MoRA with nothing", file=sys.stderr)
+        return 2
+    gains, leads = (
+        [{rival: found[0] for rival, found in one.items() if found} for one in kind]
+        for kind in ([one.gains for one in questions], [one.leads for one in questions])
+    )
     panels = [
-        Panel("MoRA's gain in the score", [one.gains for one in questions], (-0.5, 1.5), True),
-        Panel("MoRA's lead in loss, nats a token", [one.leads for one in questions], (-0.1, 0.2)),
+        Panel("MoRA's gain in the score", gains, (-0.5, 1.5), percent=True),
+        Panel("MoRA's lead in loss, nats a token", leads, (-0.1, 0.2)),
     ]
-    names = [f"{one.title}\n{one.comparison}, n = {one.n:,}" for one in questions]
-    save_forest(names, RIVALS, panels, folder / PICTURE)
+    lines = [f"{one.title}\n{one.comparison}, n = {one.n:,}" for one in questions]
+    save_forest(lines, RIVALS, panels, folder / PICTURE)
     replace_file(folder / PAGE, write_page(questions))
     print(f"Wrote {folder / PAGE} and {folder / PICTURE}")
     return 0
@@ -87,88 +94,89 @@ def read_questions(folder: Path) -> list[Question]:
 
     Args:
         folder: holds a folder for each comparison, as training.compare writes them.
+
+    Raises:
+        OSError: a comparison has results and no file of gains.
     """
-    found = [one for path in sorted(folder.glob(f"*/report/{GAINS}")) for one in _read(path)]
+    folders = sorted({path.parent for path in folder.glob("*/*-seed-*.json")})
+    found = [question for one in folders for question in _read(one)]
     return sorted(found, key=lambda one: list(TASKS).index(one.task))
 
 
-def _read(path: Path) -> list[Question]:
-    """The questions of one comparison; none where all arms are MoRA's."""
+def _read(folder: Path) -> list[Question]:
+    """The questions of one comparison; none unless MoRA is compared with a rival."""
+    path = folder / "report" / GAINS
+    if not path.exists():
+        raise OSError(f"{path} is missing: training.compare writes it, from published answers too")
     content = json.loads(path.read_text(encoding="utf-8"))
-    folder = path.parents[1]
-    ours = _results(folder, content["ours"])
-    steps = ours[0]["comparison"]["steps"]
-    rivals: dict[str, list[str]] = {rival: [] for rival in RIVALS}
-    for arm in content["gains"]:
-        result = _results(folder, arm)[0]
+    results = {
+        arm: [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+        for arm, names in content["runs"].items()
+    }
+    ours = results.pop(content["ours"], None)
+    if ours is None or ours[0]["method"] != "mora":
+        return []
+    arms: dict[str, list[str]] = {rival: [] for rival in RIVALS}
+    for arm, (result, *_) in results.items():
+        steps = [one["comparison"]["steps"] for one in (result, ours[0])]
         if result["method"] == "lora":
-            rivals[LORA].append(arm)
-        elif result["method"] == "graph_prefix":
-            equal = result["comparison"]["steps"] == steps
-            rivals[EQUAL_STEPS if equal else EQUAL_TIME].append(arm)
+            arms[LORA].append(arm)
+        elif result["method"] == "graph_prefix" and steps[0] <= steps[1]:
+            arms[EQUAL_STEPS if steps[0] == steps[1] else EQUAL_TIME].append(arm)
+    if not any(arms.values()):
+        return []
+    about = [one["comparison"] for found in (ours, *results.values()) for one in found]
+    hardware = ", ".join(dict.fromkeys(one["hardware"] for one in about))
+    seeds = ", ".join(dict.fromkeys(str(one["seed"]) for one in about))
+    trained = f"{about[0]['tier']}: {hardware}; seed {seeds}"
     asked = [score for score in ours[0]["scores"] if score["control"] is None]
-    # All properties of a source together come last, and the loss is theirs.
-    last = {_source(score): score for score in asked}
-    return [
-        _question(score, score is last[_source(score)], ours, rivals, content)
-        for score in asked
-        if any(rivals.values())
-    ]
-
-
-def _results(folder: Path, arm: str) -> list[Result]:
-    """The results of an arm or of one of its variants, by seed."""
-    found = []
-    for path in sorted(folder.glob("*-seed-*.json")):
-        name = path.stem.rpartition("-seed-")[0]
-        if arm in (name, name.partition("@")[0]):
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-    return found
+    return [_question(score, ours, arms, content, trained) for score in asked]
 
 
 def _question(
     asked: Result,
-    with_loss: bool,
     ours: Sequence[Result],
     rivals: Mapping[str, Sequence[str]],
     content: Result,
+    trained: str,
 ) -> Question:
     metric = TASKS[asked["task"]][1][0]
+    properties = {
+        score["property"] for score in ours[0]["scores"] if _source(score) == _source(asked)
+    }
+    together = asked["property"] is None or len(properties) == 1
     gains, leads = {}, {}
     for rival, arms in rivals.items():
-        won = [
+        gains[rival] = _sorted(
             Interval(gain["gain"], gain["low"], gain["high"])
             for arm in arms
             for gain in content["gains"][arm]
             if _name(gain) == _name(asked) and gain["gain"] is not None
-        ]
-        ahead = [_lead(asked, arm, content["losses"]) for arm in arms if with_loss]
-        for found, intervals in ((gains, won), (leads, list(filter(None, ahead)))):
-            if intervals:
-                found[rival] = min(intervals, key=lambda one: one.value)
-    values = {
-        control: write_value(metric, _mean_score(asked, control, ours, metric))
-        for control in (None, *CONTROLS)
-    }
-    about = ours[0]["comparison"]
-    hardware = dict.fromkeys(one["comparison"]["hardware"] for one in ours)
-    seeds = [str(one["comparison"]["seed"]) for one in ours]
-    unit = f", {asked['unit']}" if asked["unit"] else ""
+        )
+        ahead = [_lead(asked, arm, content["losses"]) for arm in arms if together]
+        leads[rival] = _sorted(lead for lead in ahead if lead is not None)
     # None: of all properties together.
     property = asked["property"] or ("all" if asked["task"] == "property_prediction" else None)
     words = TASKS[asked["task"]][0], asked["source"], property
+    unit = f", {asked['unit']}" if asked["unit"] else ""
     return Question(
-        comparison=about["name"],
+        comparison=ours[0]["comparison"]["name"],
         task=asked["task"],
         title=", ".join(filter(None, words)),
         score=heading(metric) + unit,
         n=asked["n"],
-        trained=f"{about['tier']}: {', '.join(hardware)}; seed {', '.join(seeds)}",
-        values=values,
+        trained=trained,
+        values={
+            control: write_value(metric, _mean_score(asked, control, ours, metric))
+            for control in (None, *CONTROLS)
+        },
         gains=gains,
         leads=leads,
-        loras=len(rivals[LORA]),
     )
+
+
+def _sorted(intervals: Iterable[Interval]) -> list[Interval]:
+    return sorted(intervals, key=lambda one: one.value)
 
 
 def _name(score: Result) -> tuple:
@@ -214,13 +222,10 @@ def write_page(questions: Sequence[Question]) -> str:
     losses = [["question", *(f"more than MoRA's: {rival}" for rival in RIVALS)]]
     for one in questions:
         link = f"[{one.title}]({one.comparison}/{PAGE})"
-        mark = ONE_LORA if one.loras == 1 else ""
-        gains = [_write(one.gains.get(rival), "{:+.1%}") for rival in RIVALS]
-        gains[0] += mark
+        gains = [_cell(rival, one.gains[rival], "{:+.1%}") for rival in RIVALS]
         scores.append([link, f"{one.n:,}", one.score, *one.values.values(), *gains, one.trained])
-        if one.leads:
-            leads = [_write(one.leads.get(rival), "{:+.4f}") for rival in RIVALS]
-            leads[0] += mark
+        if any(one.leads.values()):
+            leads = [_cell(rival, one.leads[rival], "{:+.4f}") for rival in RIVALS]
             losses.append([link, *leads])
     return "\n\n".join(
         [
@@ -230,11 +235,12 @@ def write_page(questions: Sequence[Question]) -> str:
             "22% against static adapters on QM9 and 14.1% on products of reactions. The graph "
             "prefix sees the graph too, and takes longer for a step: at equal time it has fewer "
             "steps. Brackets are 95% intervals by paired bootstrap over rows, and know nothing of "
-            "other trainings. A dash: not run, or not defined. How each was trained, and what the "
+            "other trainings; of losses over several seeds they are the lowest and the highest. A "
+            "dash: not run, or not defined. How each was trained, and what the "
             "numbers do not say: [training/comparisons](../../training/comparisons/README.md).",
             "## Scores",
             as_table(scores),
-            f"{ONE_LORA} Only the LoRA of MoRA's rank was trained, none of as many parameters.",
+            f"{ONE_LORA} Of the two LoRAs, of MoRA's rank and of its size, one alone was trained.",
             "## Loss of the right answers",
             "In nats a token; it tells methods apart where few answers are exact.",
             as_table(losses),
@@ -243,11 +249,13 @@ def write_page(questions: Sequence[Question]) -> str:
     )
 
 
-def _write(one: Interval | None, form: str) -> str:
-    if one is None:
+def _cell(rival: str, found: Sequence[Interval], form: str) -> str:
+    if not found:
         return "–"
-    ends = "" if one.low is None else f" [{form.format(one.low)}, {form.format(one.high)}]"
-    return form.format(one.value) + ends
+    best = found[0]
+    ends = "" if best.low is None else f" [{form.format(best.low)}, {form.format(best.high)}]"
+    mark = ONE_LORA if rival == LORA and len(found) == 1 else ""
+    return form.format(best.value) + ends + mark
 
 
 if __name__ == "__main__":

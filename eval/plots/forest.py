@@ -82,10 +82,11 @@ def _draw_point(
 ) -> None:
     least, most = panel.limits
     if not least <= point.value <= most:
-        edge, arrow = (most, "→") if point.value > most else (least, "←")
-        text = f"{point.value:.0%} {arrow}" if panel.percent else f"{point.value:.2f} {arrow}"
-        side = "right" if point.value > most else "left"
-        axes.text(edge, place, text, color=colour, ha=side, va="center", fontsize=8)
+        text = f"{point.value:.0%}" if panel.percent else f"{point.value:.2f}"
+        edge, side, label = most, "right", f"{text} →"
+        if point.value < least:
+            edge, side, label = least, "left", f"← {text}"
+        axes.text(edge, place, label, color=colour, ha=side, va="center", fontsize=8)
         return
     bars = None
     if point.low is not None:
