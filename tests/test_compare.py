@@ -149,9 +149,12 @@ def test_what_is_done_is_not_done_again(gaps: Path, commands: list[list[str]]):
         ["lora@learning_rate=1e-09"],
         ["mora"],
     ]
+    stale = gaps.parent / "results" / "gaps" / "report" / "9_property_prediction_size.png"
+    stale.touch()
     commands.clear()
     assert main(gaps) == 0
     check_outcome(gaps.parent)
+    assert not stale.exists()
     assert not trained(commands)
     assert [command[0] for command in commands] == [
         *["eval.benchmark", "eval.answer_loss"] * 2,

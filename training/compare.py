@@ -293,6 +293,8 @@ def report(
     all_runs = list(itertools.chain.from_iterable(runs.values()))
     folder = results / "report"
     folder.mkdir(parents=True, exist_ok=True)
+    for picture in folder.glob("*.png"):  # an earlier report may have had more of them
+        picture.unlink()
     for metric in ("loss", "eval_loss"):
         curves = {run.name: read_curve(run.folder, metric) for run in all_runs}
         named = {name.replace("@", "\n"): curve for name, curve in curves.items()}
