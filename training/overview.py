@@ -74,10 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not questions:
         print(f"training.overview: error: {folder} compares MoRA with nothing", file=sys.stderr)
         return 2
-    gains, leads = (
-        [{rival: found[0] for rival, found in one.items() if found} for one in kind]
-        for kind in ([one.gains for one in questions], [one.leads for one in questions])
-    )
+    gains = [_best(one.gains) for one in questions]
+    leads = [_best(one.leads) for one in questions]
     panels = [
         Panel("MoRA's gain in the score", gains, (-0.5, 1.5), percent=True),
         Panel("MoRA's lead in loss, nats a token", leads, (-0.1, 0.2)),
@@ -177,6 +175,11 @@ def _question(
 
 def _sorted(intervals: Iterable[Interval]) -> list[Interval]:
     return sorted(intervals, key=lambda one: one.value)
+
+
+def _best(found: Mapping[str, Sequence[Interval]]) -> dict[str, Interval]:
+    """Over the best of each kind of rival, where there is one."""
+    return {rival: intervals[0] for rival, intervals in found.items() if intervals}
 
 
 def _name(score: Result) -> tuple:
