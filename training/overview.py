@@ -239,7 +239,7 @@ def write_page(questions: Sequence[Question]) -> str:
             "prefix sees the graph too, and takes longer for a step: at equal time it has fewer "
             "steps. Brackets are 95% intervals by paired bootstrap over rows, and know nothing of "
             "other trainings; of losses over several seeds they are the lowest and the highest. A "
-            "dash: not run, or not defined. How each was trained, and what the "
+            "dash: not run, or not defined; no brackets: too few exact answers for them. How each was trained, and what the "
             "numbers do not say: [training/comparisons](../../training/comparisons/README.md).",
             "## Scores",
             as_table(scores),
