@@ -234,13 +234,14 @@ def write_page(questions: Sequence[Question]) -> str:
         [
             "# Is an adapter for each molecule better than one for all?",
             f"![MoRA's gains and its leads in loss, by question and rival]({PICTURE})",
-            "Right of zero MoRA is better. A gain is relative to the rival's score; the paper has "
-            "22% against static adapters on QM9 and 14.1% on products of reactions. The graph "
-            "prefix sees the graph too, and takes longer for a step: at equal time it has fewer "
-            "steps. Brackets are 95% intervals by paired bootstrap over rows, and know nothing of "
-            "other trainings; of losses over several seeds they are the lowest and the highest. A "
-            "dash: not run, or not defined; no brackets: too few exact answers for them. How each was trained, and what the "
-            "numbers do not say: [training/comparisons](../../training/comparisons/README.md).",
+            "Right of zero MoRA is better. A gain is relative to the rival's score; the paper "
+            "has 22% against static adapters on QM9 and 14.1% on products of reactions. The "
+            "graph prefix sees the graph too, and takes longer for a step: at equal time it has "
+            "fewer steps. Brackets are 95% intervals by paired bootstrap over rows, and know "
+            "nothing of other trainings; of losses over several seeds they are the lowest and "
+            "the highest. A dash: not run, or not defined; no brackets: too few exact answers "
+            "for them. How each was trained, and what the numbers do not say: "
+            "[training/comparisons](../../training/comparisons/README.md).",
             "## Scores",
             as_table(scores),
             f"{ONE_LORA} Of the two LoRAs, of MoRA's rank and of its size, one alone was trained.",
