@@ -17,14 +17,16 @@ FOLDERS = sorted(path.parent for path in RESULTS.glob("*/report"))
 ASKED = {"task": "property_prediction", "source": "qm9", "unit": "hartree"}
 
 
-def write_arm(folder: Path, arm: str, method: str, steps: int, maes: dict, seed: int = 0) -> None:
+def write_arm(
+    folder: Path, arm: str, method: str, steps: int, maes: dict, seed: int = 0, **recipe: int
+) -> None:
     scores = [
         ASKED
         | {"property": name, "control": control, "n": 400, "metrics": {"mae": {"value": value}}}
         for (name, control), value in maes.items()
     ]
     about = {"name": folder.name, "tier": "cpu", "hardware": "abacus", "seed": seed, "steps": steps}
-    content = {"method": method, "scores": scores, "comparison": about}
+    content = {"method": method, "scores": scores, "comparison": about | {"recipe": recipe}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{arm}-seed-{seed}.json").write_text(json.dumps(content))
 
@@ -59,6 +61,7 @@ BOTH = {("homo", None): 0.01, (None, None): 0.02}
 GAINS = {
     "lora": {"homo": 0.3, None: 0.4},
     "lora_big": {"homo": 0.35, None: 0.2},
+    "lora_as_mora_core_128": {"homo": -0.2, None: -0.2},
     "prefix": {"homo": 0.1, None: 0.15},
     "prefix_short": {"homo": 0.5, None: 2.5},
     "prefix_long": {"homo": -0.1, None: -0.1},
@@ -75,6 +78,7 @@ def results(tmp_path: Path) -> Path:
     write_arm(folder, "mora@rank=4", "mora", 11, {key: 9.0 for key in BOTH})  # left over
     write_arm(folder, "lora@rank=8", "lora", 20, BOTH)
     write_arm(folder, "lora_big", "lora", 20, BOTH)
+    write_arm(folder, "lora_as_mora_core_128", "lora", 20, BOTH, core_dim=128)
     for arm, steps in (("prefix", 20), ("prefix_short", 11), ("prefix_long", 40)):
         write_arm(folder, arm, "graph_prefix", steps, BOTH)
     write_arm(folder, "mora_dense", "mora", 20, BOTH)

@@ -117,7 +117,9 @@ def _read(folder: Path) -> list[Question]:
     arms: dict[str, list[str]] = {rival: [] for rival in RIVALS}
     for arm, (result, *_) in results.items():
         steps = [one["comparison"]["steps"] for one in (result, ours[0])]
-        if result["method"] == "lora":
+        # A LoRA that is as large as a MoRA with another core is that one's rival.
+        cores = [one["comparison"]["recipe"].get("core_dim") for one in (result, ours[0])]
+        if result["method"] == "lora" and cores[0] == cores[1]:
             arms[LORA].append(arm)
         elif result["method"] == "graph_prefix" and steps[0] <= steps[1]:
             arms[EQUAL_STEPS if steps[0] == steps[1] else EQUAL_TIME].append(arm)
