@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from eval.plots.figure import MARKERS, error_bars, new_figure, offsets, save
+from eval.plots.figure import COLOURS, MARKERS, error_bars, new_figure, offsets, save
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def _draw_panel(axes: Axes, panel: Panel, rivals: Sequence[str]) -> None:
     axes.axvline(0, color="0.3", linewidth=1)
     axes.set_xlim(panel.limits)
     for position, (rival, offset) in enumerate(zip(rivals, 2 * offsets(len(rivals)), strict=True)):
-        colour, marker, label = f"C{position}", MARKERS[position], rival
+        colour, marker = COLOURS[position], MARKERS[position]
         for place, points in enumerate(panel.points):
             if rival in points:
                 _draw_point(axes, points[rival], place + offset, panel, colour, marker)
-        axes.plot([], [], color=colour, marker=marker, label=label)
+        axes.plot([], [], color=colour, marker=marker, label=rival)
     for place in range(1, len(panel.points), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="0.95", zorder=0)
     if panel.percent:
