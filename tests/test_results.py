@@ -23,7 +23,9 @@ def test_each_comparison_has_a_report():
         gains = (folder / "report" / GAINS).read_text(encoding="utf-8")
         assert not any(trace in gains for trace in TRACES)
         for page in (folder / "README.md", folder / "report" / "report.md"):
-            for line in page.read_text(encoding="utf-8").splitlines():
+            text = page.read_text(encoding="utf-8")
+            assert not any(trace in text for trace in TRACES)
+            for line in text.splitlines():
                 if line.startswith("!["):
                     assert (page.parent / line.split("](")[1].split(")")[0]).exists(), line
 
