@@ -173,9 +173,11 @@ def test_an_arm_that_comes_later(gaps: Path, commands: list[list[str]]):
     shutil.rmtree(gaps.parent / "runs")
     page.unlink()
     commands.clear()
+    (gaps.parent / "data").rename(gaps.parent / "away")
     assert main(gaps, "--published", "mora", "lora") == 0
     assert page.read_text() == written
     assert [command[0] for command in commands] == ["eval.report", "eval.relative_gain"]
+    (gaps.parent / "away").rename(gaps.parent / "data")
 
     commands.clear()
     arms = ARMS | {"prefix": {"method": "graph_prefix"}}
@@ -328,6 +330,18 @@ def test_changed_settings_are_refused(
     assert not commands
 
 
+def test_only_arms_that_are_trained_are_checked(
+    gaps: Path, commands: list[list[str]], capsys: pytest.CaptureFixture
+):
+    """Others need no graph encoder; where one is missing, no folder is left behind."""
+    write(gaps.parent, ARMS | {"pretrained": {"graph_encoder": "nowhere"}})
+    assert main(gaps, "--arms", "lora@learning_rate=0.01") == 0
+    commands.clear()
+    assert main(gaps, "--arms", "mora", "pretrained") == 2
+    assert "error: gaps: arms.pretrained: graph_encoder" in capsys.readouterr().err
+    assert not commands and not (gaps.parent / "runs" / "gaps" / "mora").exists()
+
+
 def test_a_report_that_could_not_be_drawn_is_found_out_first(
     gaps: Path,
     commands: list[list[str]],
@@ -402,7 +416,7 @@ def test_a_run_of_other_rows_or_tokens_is_left_out(tmp_path: Path, monkeypatch: 
 
 def test_ctrl_c_starts_no_further_runs(gaps: Path):
     comparison = read_comparison(gaps)
-    run = compare.prepare_run(comparison, comparison.arms["mora"][0], 0, gaps.parent / "runs")
+    run = compare.plan_run(comparison, comparison.arms["mora"][0], 0, gaps.parent / "runs")
     started = []
 
     def interrupted(run: compare.Run) -> None:

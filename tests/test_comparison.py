@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from training import argument_checks
-from training.compare import prepare_run
-from training.comparison import full_recipe, read_comparison
+from training.comparison import Comparison, check_settings, full_recipe, read_comparison
+from training.comparison_run import plan_run, take_folder
 
 SHIPPED = sorted((Path(__file__).parents[1] / "training" / "comparisons").glob("*.yaml"))
 CONTENT = {
@@ -32,6 +32,12 @@ def write(folder: Path, **changes: object) -> Path:
     return path
 
 
+def check_all(comparison: Comparison) -> None:
+    for variants in comparison.arms.values():
+        for variant in variants:
+            check_settings(comparison, variant)
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_comparisons_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch):
     """Where data and graph encoder are there."""
@@ -40,6 +46,7 @@ def test_shipped_comparisons_are_valid(path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(argument_checks, "read_info", lambda path: info)
     monkeypatch.chdir(SHIPPED[0].parents[2])
     comparison = read_comparison(path)
+    check_all(comparison)
     assert path.stem.endswith(comparison.tier)
     assert len(comparison.seeds) == (1 if comparison.tier == "cpu" else 3)
 
@@ -97,14 +104,14 @@ def test_settings_of_all_arms(tmp_path: Path):
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        read_comparison(write(tmp_path, **changes))
+        check_all(read_comparison(write(tmp_path, **changes)))
 
 
 def test_a_folder_with_other_settings_is_refused(tmp_path: Path):
     comparison = read_comparison(write(tmp_path))
     (mora,) = comparison.arms["mora"]
-    prepare_run(comparison, mora, 0, tmp_path / "runs")
-    prepare_run(comparison, mora, 0, tmp_path / "runs")
+    take_folder(plan_run(comparison, mora, 0, tmp_path / "runs"))
+    take_folder(plan_run(comparison, mora, 0, tmp_path / "runs"))
     changed = read_comparison(write(tmp_path, arms={"mora": {"core_dim": 64}}))
     with pytest.raises(ValueError, match="core_dim=32, now it is 64"):
-        prepare_run(changed, changed.arms["mora"][0], 0, tmp_path / "runs")
+        take_folder(plan_run(changed, changed.arms["mora"][0], 0, tmp_path / "runs"))

@@ -32,7 +32,7 @@ import torch
 from rich.table import Table
 
 from eval.predictions import replace_file
-from training.comparison import Comparison, read_comparison
+from training.comparison import Comparison, check_settings, read_comparison
 from training.comparison_page import write_page
 from training.comparison_run import (
     CommandError,
@@ -40,7 +40,8 @@ from training.comparison_run import (
     compare_losses,
     console,
     finish,
-    prepare_run,
+    plan_run,
+    take_folder,
     train,
     was_resumed,
 )
@@ -95,6 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         there = {arm: [run for run, _ in pairs] for arm, pairs in published.items()}
         runs = {arm: plan_runs(comparison, arm, there.get(arm, ()), folder) for arm in arms}
         check_each_once([*runs.values(), *there.values()])
+        to_train = list(itertools.chain.from_iterable(runs.values()))
+        for variant in {run.variant.name: run.variant for run in to_train}.values():
+            check_settings(comparison, variant)
+        for run in to_train:
+            take_folder(run)
     except (OSError, ValueError) as error:
         print(f"training.compare: error: {error}", file=sys.stderr)
         return 2
@@ -140,13 +146,11 @@ def plan_runs(
     """The runs of an arm, of all its variants or, without what is published, of that one.
 
     Raises:
-        ValueError: there is no such arm, or a folder holds a run with other settings.
+        ValueError: there is no such arm.
     """
     variants = [published[0].variant] if published else comparison.variants_of(arm)
     seeds = [seed for seed in comparison.seeds if seed not in {run.seed for run in published}]
-    return [
-        prepare_run(comparison, variant, seed, folder) for variant in variants for seed in seeds
-    ]
+    return [plan_run(comparison, variant, seed, folder) for variant in variants for seed in seeds]
 
 
 def check_report() -> None:

@@ -100,12 +100,11 @@ class Comparison:
 
 
 def read_comparison(path: Path) -> Comparison:
-    """Read and check a comparison file, all settings of all arms included.
+    """Read a comparison file; the settings of its arms are for `check_settings`.
 
     Raises:
         OSError: the file or its recipe cannot be read.
-        ValueError: an unknown key, an arm without a name of its own, or a setting that
-            `training.finetune` would refuse.
+        ValueError: an unknown key, or an arm without a name of its own.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
@@ -129,7 +128,7 @@ def read_comparison(path: Path) -> Comparison:
             f"{path}: settings={settings!r}: give a mapping of a recipe's keys to values; "
             f"{', '.join(OF_RUN)} are each run's own."
         )
-    comparison = Comparison(
+    return Comparison(
         name=path.stem,
         tier=str(content["tier"]),
         recipe=read_recipe(Path(content["recipe"])) | settings,
@@ -140,13 +139,38 @@ def read_comparison(path: Path) -> Comparison:
         },
         benchmark=benchmark,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / f"{path.stem}.yaml"
-        recipe.write_text(yaml.safe_dump(comparison.recipe), encoding="utf-8")
-        for variants in comparison.arms.values():
-            for variant in variants:
-                _check_settings(f"{path}: arms.{variant.name}", recipe, variant)
-    return comparison
+
+
+def check_settings(comparison: Comparison, variant: Variant) -> None:
+    """Let the fine-tuning's own parser look at the settings of a variant that is to be trained.
+
+    Raises:
+        ValueError: `training.finetune` would refuse a setting, a file that it names or is needed is
+            not there, or nothing would tell the loss on the validation rows.
+    """
+    where = f"{comparison.name}: arms.{variant.name}"
+    output = io.StringIO()
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
+        ):
+            recipe = Path(folder) / f"{comparison.name}.yaml"
+            recipe.write_text(yaml.safe_dump(comparison.recipe), encoding="utf-8")
+            flags = as_flags(variant.settings)
+            *_, training_args = parse_arguments(
+                [str(recipe), "--output_dir", "not-made-yet", *flags]
+            )
+    except SystemExit as error:  # argparse: a value of the wrong type, an unknown key
+        raise ValueError(f"{where}: {output.getvalue().strip().splitlines()[-1]}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if training_args.eval_strategy == "no":
+        raise ValueError(
+            f"{where}: eval_strategy=no, but arms are chosen and compared by their loss on the "
+            "validation rows: give eval_strategy: steps and eval_steps in the recipe."
+        )
 
 
 def full_recipe(comparison: Comparison, variant: Variant, seed: int, folder: Path) -> dict:
@@ -195,23 +219,3 @@ def _check_keys(
     missing = [key for key in needed if key not in found]
     if missing:
         raise ValueError(f"{where}: {missing[0]!r} is missing.")
-
-
-def _check_settings(where: str, recipe: Path, variant: Variant) -> None:
-    """Let the fine-tuning's own parser look at the settings, as flags of this run."""
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            flags = as_flags(variant.settings)
-            *_, training_args = parse_arguments(
-                [str(recipe), "--output_dir", "not-made-yet", *flags]
-            )
-    except SystemExit as error:  # argparse: a value of the wrong type, an unknown key
-        raise ValueError(f"{where}: {output.getvalue().strip().splitlines()[-1]}") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    if training_args.eval_strategy == "no":
-        raise ValueError(
-            f"{where}: eval_strategy=no, but arms are chosen and compared by their loss on the "
-            "validation rows: give eval_strategy: steps and eval_steps in the recipe."
-        )

@@ -71,27 +71,30 @@ class CommandError(RuntimeError):
     """A command of a run has failed; the message ends with what it said last."""
 
 
-def prepare_run(comparison: Comparison, variant: Variant, seed: int, folder: Path) -> Run:
-    """The run of one variant and seed; its folder is made and gets its recipe.
+def plan_run(comparison: Comparison, variant: Variant, seed: int, folder: Path) -> Run:
+    """The run of one variant and seed, in its folder of the comparison's `folder`."""
+    folder = folder / variant.name / f"seed-{seed}"
+    return Run(variant, seed, folder, full_recipe(comparison, variant, seed, folder))
+
+
+def take_folder(run: Run) -> None:
+    """Make the run's folder, which gets its recipe, or make sure that it is this run's.
 
     Raises:
         ValueError: the folder holds a run with other settings.
     """
-    folder = folder / variant.name / f"seed-{seed}"
-    run = Run(variant, seed, folder, full_recipe(comparison, variant, seed, folder))
-    path = folder / RECIPE
+    path = run.folder / RECIPE
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         keys = differing_keys(before, run.recipe)
         if keys:
             raise ValueError(
-                f"{folder} holds a run with {keys[0]}={before.get(keys[0])!r}, now it is "
+                f"{run.folder} holds a run with {keys[0]}={before.get(keys[0])!r}, now it is "
                 f"{run.recipe.get(keys[0])!r}: delete that folder, or choose another --output_dir."
             )
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
-    return run
 
 
 def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

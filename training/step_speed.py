@@ -25,7 +25,13 @@ from tqdm.auto import tqdm
 from transformers import Trainer
 
 from training.arguments import parse_arguments as parse_recipe
-from training.comparison import Comparison, Variant, full_recipe, read_comparison
+from training.comparison import (
+    Comparison,
+    Variant,
+    check_settings,
+    full_recipe,
+    read_comparison,
+)
 from training.finetune import make_trainer
 
 # As long as an eighth, three, five and seven eighths of the batches of an epoch.
@@ -51,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         comparison = read_comparison(args.comparison)
         arms = args.arms or list(comparison.arms)
         variants = {arm: comparison.variants_of(arm)[0] for arm in arms}
+        for variant in variants.values():
+            check_settings(comparison, variant)
     except (OSError, ValueError) as error:
         print(f"training.step_speed: error: {error}", file=sys.stderr)
         return 2
