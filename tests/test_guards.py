@@ -21,7 +21,13 @@ from transformers import Trainer, TrainingArguments
 
 from modeling_mora import MoleculeFeatureExtractor, MoraForCausalLM
 from training.finetune import main
-from training.guards import FiniteGuard, GuardError, check_schedule, graph_smiles
+from training.guards import (
+    FiniteGuard,
+    GuardError,
+    check_number_format,
+    check_schedule,
+    graph_smiles,
+)
 from training.trainer import MoraTrainer
 
 SPOILED = "weight_generator.layer_embedding"
@@ -234,6 +240,43 @@ def test_schedules(tmp_path: Path):
     assert "rises for warmup_steps=20" in check(2, warmup_steps=20)
     with pytest.raises(GuardError, match="rate is 0 in all 1 steps"):
         check(1, warmup_steps=2, lr_scheduler_type="constant_with_warmup")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "slow"),
+    [
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": False}, False),
+        ({"avx512_bf16": False, "amx_bf16": True}, False),
+        ({"neon": True, "bf16": False}, True),
+        ({"neon": True, "bf16": True}, False),
+        ({}, False),  # not known
+    ],
+)
+def test_cpus_that_do_not_multiply_in_bfloat16(
+    capabilities: dict[str, bool], slow: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    cpu, both = torch.device("cpu"), {torch.float32, torch.bfloat16}
+    warning = check_number_format(cpu, both)
+    assert (warning is not None) == slow
+    if slow:
+        assert "give base_dtype: float32" in warning
+    assert check_number_format(torch.device("cuda"), both) is None
+    assert check_number_format(cpu, {torch.float32}) is None
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in torch 2.6
+    assert check_number_format(cpu, both) is None
+
+
+@pytest.mark.usefixtures("small_qm9")
+def test_a_slow_number_format_is_warned_of(
+    recipe: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": False}, raising=False)
+    main([str(recipe), "--max_steps", "1", "--base_dtype", "bfloat16"])
+    assert caplog.text.count("This CPU does not multiply in bfloat16") == 1
 
 
 @pytest.mark.usefixtures("small_qm9")

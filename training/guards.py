@@ -1,6 +1,6 @@
 # Copyright 2026 The MoRA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What stops a run whose next step would spoil the weights, or that would learn nothing."""
+"""What stops a run that would spoil its weights or learn nothing, or warns of a slow one."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -18,6 +18,9 @@ SHOWN_CHARACTERS = 160
 BOND_TYPES = [
     Chem.BondType.names[name] for name in ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC", "UNSPECIFIED")
 ]
+
+# Instructions of CPUs that multiply in bfloat16, as torch names them: of x86, x86 and ARM.
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 class GuardError(RuntimeError):
@@ -195,6 +198,28 @@ def check_schedule(training_args: TrainingArguments, steps: int) -> str | None:
             "steps: it ends before the rate is what was asked for."
         )
     return None
+
+
+def check_number_format(device: torch.device, dtypes: Iterable[torch.dtype]) -> str | None:
+    """Warn of bfloat16 on a CPU that has no instructions to multiply in it.
+
+    Args:
+        device: of the training.
+        dtypes: of the model's weights.
+
+    Returns:
+        A warning; None where all is well, or where torch does not tell what the CPU can do.
+    """
+    if device.type != "cpu" or torch.bfloat16 not in dtypes:
+        return None
+    # Of torch 2.13, not of 2.6.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if not capabilities or any(capabilities.get(name) for name in CPU_BFLOAT16):
+        return None
+    return (
+        "This CPU does not multiply in bfloat16, so a step takes several times as long as in "
+        "float32: give base_dtype: float32 and attn_implementation: sdpa."
+    )
 
 
 def relative_rates(training_args: TrainingArguments, steps: int) -> Iterator[float]:

@@ -45,7 +45,7 @@ from training.checkpoints import (
     state_size,
 )
 from training.frozen_weights import is_frozen, leave_out_frozen
-from training.guards import FiniteGuard, check_batches, check_schedule
+from training.guards import FiniteGuard, check_batches, check_number_format, check_schedule
 from training.length_sampler import RepeatableLengthSampler
 from training.monitors import SpeedMeter
 from training.scoring import AnswerScorer
@@ -179,9 +179,13 @@ class MoraTrainer(Trainer):
             GuardError: it would learn nothing.
             DiskFullError: no room for the next checkpoint.
         """
-        warning = check_schedule(self.args, steps)
-        if warning is not None and self.is_world_process_zero():
-            logger.warning(warning)
+        dtypes = {parameter.dtype for parameter in self.model.parameters()}
+        for warning in (
+            check_schedule(self.args, steps),
+            check_number_format(self.args.device, dtypes),
+        ):
+            if warning is not None and self.is_world_process_zero():
+                logger.warning(warning)
         if self.args.should_save and self.args.save_strategy != SaveStrategy.NO:
             check_room(Path(self.args.output_dir), self._checkpoint_size(), "the next checkpoint")
 
