@@ -18,7 +18,7 @@ ASKED = {"task": "property_prediction", "source": "qm9", "unit": "hartree"}
 
 
 def write_arm(
-    folder: Path, arm: str, method: str, steps: int, maes: dict, seed: int = 0, **recipe: int
+    folder: Path, arm: str, method: str, steps: int, maes: dict, seed: int = 0, **recipe: object
 ) -> None:
     scores = [
         ASKED
@@ -77,8 +77,9 @@ def results(tmp_path: Path) -> Path:
     write_arm(folder, "mora@rank=8", "mora", 20, BOTH | {(None, "shuffled_molecule"): 0.05})
     write_arm(folder, "mora@rank=4", "mora", 11, {key: 9.0 for key in BOTH})  # left over
     write_arm(folder, "lora@rank=8", "lora", 20, BOTH)
-    write_arm(folder, "lora_big", "lora", 20, BOTH)
-    write_arm(folder, "lora_as_mora_core_128", "lora", 20, BOTH, core_dim=128)
+    size = {"lora_match": "parameters"}
+    write_arm(folder, "lora_big", "lora", 20, BOTH, **size)
+    write_arm(folder, "lora_as_mora_core_128", "lora", 20, BOTH, **size, core_dim=128)
     for arm, steps in (("prefix", 20), ("prefix_short", 11), ("prefix_long", 40)):
         write_arm(folder, arm, "graph_prefix", steps, BOTH)
     write_arm(folder, "mora_dense", "mora", 20, BOTH)
@@ -111,6 +112,13 @@ def test_the_better_lora_and_each_graph_prefix(results: Path):
     assert (lora.low, lora.high) == pytest.approx((0.02, 0.04))
     assert not any(homo.leads.values())  # the loss is that of both properties
     assert dict(both.values) == {None: "0.0200", "shuffled_molecule": "0.0500", "no_string": "–"}
+
+
+def test_the_rivals_of_a_larger_core(results: Path):
+    """LoRA of its rank and of its size, not that of the size of MoRA with the usual core."""
+    write_arm(results / "qm9", "mora@rank=8", "mora", 20, BOTH, core_dim=128)
+    homo, _ = overview.read_questions(results)
+    assert [one.value for one in homo.gains[LORA]] == [-0.2, 0.3]
 
 
 def test_page_and_picture(

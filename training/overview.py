@@ -117,9 +117,11 @@ def _read(folder: Path) -> list[Question]:
     arms: dict[str, list[str]] = {rival: [] for rival in RIVALS}
     for arm, (result, *_) in results.items():
         steps = [one["comparison"]["steps"] for one in (result, ours[0])]
+        recipe, our_recipe = (one["comparison"]["recipe"] for one in (result, ours[0]))
+        of_our_size = recipe.get("core_dim") == our_recipe.get("core_dim")
+        matched = recipe.get("lora_match") == "parameters"
         # A LoRA that is as large as a MoRA with another core is that one's rival.
-        cores = [one["comparison"]["recipe"].get("core_dim") for one in (result, ours[0])]
-        if result["method"] == "lora" and cores[0] == cores[1]:
+        if result["method"] == "lora" and (of_our_size or not matched):
             arms[LORA].append(arm)
         elif result["method"] == "graph_prefix" and steps[0] <= steps[1]:
             arms[EQUAL_STEPS if steps[0] == steps[1] else EQUAL_TIME].append(arm)
