@@ -145,8 +145,8 @@ def check_settings(comparison: Comparison, variant: Variant) -> None:
     """Let the fine-tuning's own parser look at the settings of a variant that is to be trained.
 
     Raises:
-        ValueError: `training.finetune` would refuse a setting, also for a file that is not there, or
-            nothing would tell the loss on the validation rows.
+        ValueError: `training.finetune` would refuse a setting, also for want of a file, or nothing
+            would tell the loss on the validation rows.
     """
     where = f"{comparison.name}: arms.{variant.name}"
     output = io.StringIO()
