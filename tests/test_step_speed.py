@@ -7,7 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
-from test_compare import gaps  # noqa: F401  (a fixture)
+from test_compare import (
+    ARMS,
+    gaps,  # noqa: F401  (a fixture)
+    write,
+)
 from test_qm9 import small_qm9  # noqa: F401  (a fixture)
 
 from training import step_speed
@@ -24,6 +28,9 @@ def test_ratios_to_the_first_arm(gaps: Path, capsys: pytest.CaptureFixture):  # 
 def test_a_mistake_is_named(gaps: Path, capsys: pytest.CaptureFixture):  # noqa: F811
     assert step_speed.main([str(gaps), "--arms", "mroa"]) == 2
     assert "--arms mroa: use lora, mora" in capsys.readouterr().err
+    write(gaps.parent, ARMS | {"pretrained": {"graph_encoder": "nowhere"}})
+    assert step_speed.main([str(gaps), "--arms", "lora", "pretrained"]) == 2
+    assert "error: gaps: arms.pretrained: graph_encoder" in capsys.readouterr().err
 
 
 def test_a_step_learns(gaps: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
