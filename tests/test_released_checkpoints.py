@@ -110,7 +110,7 @@ def test_the_median_of_a_number_is_that_of_samples():
     pipe = pipeline(model=str(folder), trust_remote_code=True)
     question = {"task": "property_prediction", "property": "gap", "max_new_tokens": 14}
     set_seed(0)
-    for smiles in ("CC1(C)CCOC1=O", "O=CC1CC1C#N"):
+    for smiles in ("CC1(C)CCOC1=O", "OCC1C2C3C4C3N1C24"):  # where greedy answers are off
         row = {"molecule": smiles}
         [median] = pipe(row, numbers="median", **question)
         samples = pipe(row, do_sample=True, top_k=0, num_return_sequences=64, **question)
