@@ -86,32 +86,32 @@ def test_a_batch_that_was_answered_in_part_is_asked_as_a_whole(checkpoint: Path,
 def test_killed_at_any_moment_it_ends_with_the_same_file(
     checkpoint: Path, prepared: Path, tmp_path: Path, processes: int, kills: int
 ):
-    module = ["-m", "eval.benchmark", "--model", checkpoint, "--data", prepared]
-    module += ["--batch_size", "1", "--max_new_tokens", "24", "--controls", CONTROLS]
+    flags = ["--data", str(prepared), "--batch_size", "1", "--max_new_tokens", "24"]
+    flags += ["--controls", CONTROLS]
+    # Left alone, and in this process.
+    assert run(checkpoint, *flags, "--output_dir", str(tmp_path / "whole")) == 0
+    whole = (tmp_path / "whole" / "predictions.jsonl").read_bytes()
     launch = [sys.executable]
     if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+        launch += ["-m", "torch.distributed.run", "--standalone"]
+        launch += ["--nproc-per-node", str(processes)]
+    folder = tmp_path / "killed"
+    command = [*launch, "-m", "eval.benchmark", "--model", str(checkpoint), *flags]
+    command += ["--output_dir", str(folder)]
 
-    def start(folder: Path) -> psutil.Popen:
-        command = [*map(str, [*launch, *module, "--output_dir", folder])]
+    def start() -> psutil.Popen:
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         log = (tmp_path / "log").open("wb")
         return psutil.Popen(command, env=environment, stdout=log, stderr=log)
 
-    def answers(folder: Path) -> int:
+    def answers() -> int:
         return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
 
-    def finish(folder: Path) -> bytes:
-        assert start(folder).wait() == 0, (tmp_path / "log").read_text()[-3000:]
-        assert results_of(folder)["processes"] == processes
-        return (folder / "predictions.jsonl").read_bytes()
-
-    folder = tmp_path / "killed"
     order = random.Random(0)
     for _ in range(kills):
-        process = start(folder)
-        enough = answers(folder) + order.randint(1, 12)
-        while process.poll() is None and answers(folder) < enough:
+        process = start()
+        enough = answers() + order.randint(1, 12)
+        while process.poll() is None and answers() < enough:
             time.sleep(0.005)
         assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
         # Workers of a launcher are in sessions of their own.
@@ -119,7 +119,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_file(
             victim.kill()
         process.wait()
     assert not (folder / "predictions.jsonl").exists()
-    assert finish(folder) == finish(tmp_path / "whole")
+    assert start().wait() == 0, (tmp_path / "log").read_text()[-3000:]
+    assert (folder / "predictions.jsonl").read_bytes() == whole
+    assert results_of(folder)["processes"] == processes
     assert 0 < results_of(folder)["answers_reused"] < 92
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from training.checkpoints import state_size
+from training.finetune import main
 
 pytestmark = pytest.mark.slow
 
@@ -94,12 +95,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
 
 @pytest.fixture(scope="module")
 def alone(recipe: Path) -> Path:
-    """Output folder of one process, which sees the same examples in each step."""
+    """Output folder of this process, which sees the same examples in each step."""
     folder = recipe.with_name("alone")
-    batch = ["--per_device_train_batch_size", "4"]
-    run_processes(
-        "single_gpu", recipe.with_name("script.py"), recipe, *batch, "--output_dir", folder
-    )
+    main([str(recipe), "--per_device_train_batch_size", "4", "--output_dir", str(folder)])
     return folder
 
 
@@ -131,11 +129,10 @@ def other_method(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def other_alone(recipe: Path, other_method: str) -> Path:
-    """Output folder of one process with another method than MoRA."""
+    """Output folder of this process with another method than MoRA."""
     folder = recipe.with_name(other_method)
     flags = ["--method", other_method, "--lr_scheduler_type", "constant"]
-    flags += ["--per_device_train_batch_size", "4", "--output_dir", folder]
-    run_processes("single_gpu", recipe.with_name("script.py"), recipe, *flags)
+    main([str(recipe), *flags, "--per_device_train_batch_size", "4", "--output_dir", str(folder)])
     return folder
 
 
