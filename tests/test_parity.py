@@ -60,15 +60,24 @@ def test_a_png_even_when_nothing_parsed(tmp_path: Path, predictions: list[float 
     assert width > height > 100
 
 
-def test_nothing_is_cut_off_and_many_panels_stand_in_rows(tmp_path: Path):
+FOUR = {f"property {i}": ([1.0, 2.0], [1.0, 2.5]) for i in range(4)}
+ENERGIES = {
+    name: (values, values)
+    for name, values in {"homo": [-0.3, -0.17], "lumo": [-0.15, 0.1], "gap": [0.14, 0.36]}.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("answers", "unit", "size"), [(FOUR, "eV", (1440, 1000)), (ENERGIES, "hartree", (1440, 500))]
+)
+def test_nothing_is_cut_off_and_many_panels_stand_in_rows(
+    tmp_path: Path, answers: dict, unit: str, size: tuple[int, int]
+):
     path = tmp_path / "parity.png"
-    names = [f"property {i}" for i in range(4)]
-    save_parity_plot(
-        {name: ([1.0, 2.0], [1.0, 2.5]) for name in names}, path, dict.fromkeys(names, "eV")
-    )
+    save_parity_plot(answers, path, dict.fromkeys(answers, unit))
     image = imread(path)[:, :, :3]
     height, width = image.shape[:2]
-    assert (width, height) == (1440, 1000)
+    assert (width, height) == size
     # Titles and labels would touch the edges if the layout had not settled.
     for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
         assert edge.min() == 1.0

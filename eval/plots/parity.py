@@ -37,7 +37,7 @@ def save_parity_plot(
     # caller's backend stays as it is.
     columns = min(len(answers), MOST_COLUMNS)
     lines = -(-len(answers) // columns)
-    figure = Figure(figsize=(4.8 * columns, 5.0 * lines), layout="constrained")
+    figure = Figure(figsize=(4.8 * columns, 5.0 * lines), layout="compressed")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, (name, (targets, predictions)) in zip(panels, answers.items(), strict=False):
