@@ -68,7 +68,7 @@ ENERGIES = {
 
 
 @pytest.mark.parametrize(
-    ("answers", "unit", "size"), [(FOUR, "eV", (1440, 1000)), (ENERGIES, "hartree", (1440, 500))]
+    ("answers", "unit", "size"), [(FOUR, "eV", (1728, 1200)), (ENERGIES, "hartree", (1728, 600))]
 )
 def test_nothing_is_cut_off_and_many_panels_stand_in_rows(
     tmp_path: Path, answers: dict, unit: str, size: tuple[int, int]

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from transformers.trainer import TRAINER_STATE_NAME
+
+from eval.plots.figure import new_figure, save
 
 Curve = dict[int, float]
 
@@ -96,8 +96,7 @@ def draw_curves(curves: dict[str, Curve], metric: str, title: str, path: Path) -
 
     Curves that lie on one another get thinner lines of other dashes, so that all are seen.
     """
-    figure = Figure(figsize=(8.0, 6.4), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(8.0, 6.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     first, *_ = curves
     above_zero: list[float] = []
@@ -122,12 +121,12 @@ def draw_curves(curves: dict[str, Curve], metric: str, title: str, path: Path) -
     below.set_ylabel(f"difference from\n{first}")
     for axes in (above, below):
         axes.grid(alpha=0.3)
-    canvas.print_png(path)
+    save(figure, path)
 
 
 def draw_learning(curves: dict[str, Curve], metric: str, title: str, path: Path) -> None:
     """Write a PNG of curves that are not meant to be the same."""
-    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    figure = new_figure(7.0, 4.5)
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot(list(curve), list(curve.values()), "o-", markersize=3, linewidth=1.3, label=name)
@@ -139,7 +138,7 @@ def draw_learning(curves: dict[str, Curve], metric: str, title: str, path: Path)
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    FigureCanvasAgg(figure).print_png(path)
+    save(figure, path)
 
 
 if __name__ == "__main__":

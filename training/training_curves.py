@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from eval.plots.figure import new_figure, save
 from training.progress import is_score
 
 FILE = "training_curves.png"
@@ -34,9 +33,7 @@ def draw_training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> 
         return
     columns = min(len(panels), 3 if len(panels) <= 6 else 4)
     rows = math.ceil(len(panels) / columns)
-    # Not through pyplot, so that no display is needed and the caller's backend stays as it is.
-    figure = Figure(figsize=(4.4 * columns, 3.2 * rows), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(4.4 * columns, 3.2 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).flatten()
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         draw_panel(axes, title, curves)
@@ -46,7 +43,7 @@ def draw_training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> 
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("step")
-    canvas.print_png(folder / FILE)
+    save(figure, folder / FILE)
 
 
 def read_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:

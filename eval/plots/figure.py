@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
@@ -23,10 +22,11 @@ SPREAD = 0.7
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of that size in inches, with an Agg canvas: no display and no pyplot is needed."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    """A figure of that size in inches, to be written with `save`.
+
+    It is not pyplot's, so that no display is needed and the caller's backend stays as it is.
+    """
+    return Figure(figsize=(width, height), layout="compressed")
 
 
 def save(figure: Figure, path: Path) -> None:

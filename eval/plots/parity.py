@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy.constants import physical_constants
+
+from eval.plots.figure import new_figure, save
 
 # Room around the true values, as a share of their range.
 MARGIN = 0.15
@@ -33,12 +33,9 @@ def save_parity_plot(
             is drawn in electronvolts.
         title: of the whole figure, such as the model's name.
     """
-    # The Agg canvas is asked for here, not through pyplot, so that no display is needed and the
-    # caller's backend stays as it is.
     columns = min(len(answers), MOST_COLUMNS)
     lines = -(-len(answers) // columns)
-    figure = Figure(figsize=(4.8 * columns, 5.0 * lines), layout="compressed")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(4.8 * columns, 5.0 * lines)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, (name, (targets, predictions)) in zip(panels, answers.items(), strict=False):
         draw_parity(axes, name, targets, predictions, unit if isinstance(unit, str) else unit[name])
@@ -46,9 +43,7 @@ def save_parity_plot(
         axes.remove()
     if title:
         figure.suptitle(title, fontsize=11)
-    # Axes of a fixed aspect take their place only when drawn: the layout needs a second look.
-    figure.draw_without_rendering()
-    canvas.print_png(path)
+    save(figure, path)
 
 
 def draw_parity(

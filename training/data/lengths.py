@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, Features, Value
 from datasets.fingerprint import Hasher
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rdkit import Chem
 from rich.table import Table
 
+from eval.plots.figure import new_figure, save
 from training import tokenization
 from training.data.build import ROW_NUMBER, processes
 from training.data.rejections import Rejections
@@ -136,9 +135,7 @@ def save_histograms(lengths: pd.DataFrame, max_length: int, path: Path) -> None:
         max_length: drawn as a limit.
         path: where the PNG is written.
     """
-    # Not through pyplot, so that no display is needed and the caller's backend stays as it is.
-    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(10.0, 4.2)
     for axes, column, label in zip(
         figure.subplots(1, 2),
         ("tokens", "atoms"),
@@ -170,7 +167,7 @@ def save_histograms(lengths: pd.DataFrame, max_length: int, path: Path) -> None:
     figure.legend(
         *tokens.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
     )
-    canvas.print_png(path)
+    save(figure, path)
 
 
 def _measure_batch(batch: dict[str, list], tokenizer: Any) -> dict[str, list]:

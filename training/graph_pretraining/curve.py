@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from eval.plots.figure import new_figure, save
 from training.graph_pretraining.model import TASKS
 
 
@@ -20,9 +18,7 @@ def save_curve(history: Sequence[dict[str, Any]], constant: dict[str, float], pa
         constant: the losses of the constant prediction, from `constant_scores`.
         path: where the PNG is written.
     """
-    # Not through pyplot, so that no display is needed and the caller's backend stays as it is.
-    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(7.0, 4.5)
     axes = figure.subplots()
     training = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     if training:
@@ -43,4 +39,4 @@ def save_curve(history: Sequence[dict[str, Any]], constant: dict[str, float], pa
     axes.set_ylabel("loss, as a share of the constant prediction's")
     axes.set_yscale("log")
     axes.legend(frameon=False)
-    canvas.print_png(path)
+    save(figure, path)
