@@ -26,6 +26,7 @@ def new_figure(width: float, height: float) -> Figure:
 
     It is not pyplot's, so that no display is needed and the caller's backend stays as it is.
     """
+    # The constrained layout cuts the titles of three panels of a fixed aspect off.
     return Figure(figsize=(width, height), layout="compressed")
 
 
