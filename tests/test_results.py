@@ -15,6 +15,8 @@ RESULTS = Path(__file__).parents[1] / "eval" / "results"
 FILES = sorted(RESULTS.glob("*/*.json"))
 ANSWERS = sorted(RESULTS.glob("*/*.tar.xz"))
 TRACES = ("/root", "/home", "/tmp", "/work")
+# Trained in two starts, so that nobody knows how long it took.
+GONE_ON = {"retrosynthesis_cpu/graph_prefix_equal_time-seed-0"}
 
 
 def test_each_comparison_has_a_report():
@@ -40,7 +42,9 @@ def test_a_result_says_how_it_came_about(path: Path):
     assert comparison["name"] == path.parent.name
     assert comparison["tier"] in ("cpu", "gpu") and comparison["hardware"]
     assert comparison["arm"] == path.name.split("@")[0].split("-seed-")[0]
-    assert comparison["steps"] > 0 and comparison["train_runtime_s"] > 0
+    assert comparison["steps"] > 0
+    seconds = comparison["train_runtime_s"]
+    assert seconds is None if f"{path.parent.name}/{path.stem}" in GONE_ON else seconds > 0
     assert comparison["recipe"]["seed"] == comparison["seed"]
     entries = [entry for entry in results["scores"] if entry["control"] is None]
     # A description takes as long to write as some twenty numbers.
