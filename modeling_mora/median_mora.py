@@ -99,10 +99,10 @@ class MedianNumber(LogitsProcessor):
     """Makes `generate(do_sample=False)` write the median of each row's number.
 
     Words before and behind the first digits stay greedy: a row turns to its number where tokens
-    that numbers begin with have more than half of the probability. The median is exact, but for
-    the thousandth at either end of what may follow a token, where the numbers that a row may write
-    have as many digits before the point and no exponent, and are cut into tokens of the same
-    lengths. Where 9.9 and 10.1 are both likely it is far off. An object serves one call of
+    that numbers begin with have more than half of the probability. Where the
+    numbers that a row may write have as many digits before the point and no exponent, and are cut
+    into tokens of the same lengths, the median is exact, but for the thousandth at either end of
+    what may follow a token. Where 9.9 and 10.1 are both likely it is far off. An object serves one call of
     `generate`, which decodes one token at a time.
 
     Args:
