@@ -102,8 +102,8 @@ class MedianNumber(LogitsProcessor):
     that numbers begin with have more than half of the probability. Where the
     numbers that a row may write have as many digits before the point and no exponent, and are cut
     into tokens of the same lengths, the median is exact, but for the thousandth at either end of
-    what may follow a token. Where 9.9 and 10.1 are both likely it is far off. An object serves one call of
-    `generate`, which decodes one token at a time.
+    what may follow a token. Where 9.9 and 10.1 are both likely it is far off. An object serves one
+    call of `generate`, which decodes one token at a time.
 
     Args:
         tokens: of the model's tokenizer.
