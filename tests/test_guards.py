@@ -354,6 +354,10 @@ def logged(run: Path) -> dict[str, list[float]]:
 SCRIPT = (
     ON_CPU
     + """
+import sys
+import time
+from pathlib import Path
+
 from training.finetune import main
 from transformers import Trainer
 
@@ -366,7 +370,17 @@ def spoiled(self, *args, **kwargs):
 
 
 Trainer.compute_loss = spoiled
-main()
+stopped = [Path(__file__).with_name(f"stopped-{rank}") for rank in range(2)]
+try:
+    main()
+except SystemExit as error:
+    print(error, file=sys.stderr, flush=True)
+    stopped[int(os.environ["RANK"])].touch()
+    # the launcher kills the other process as soon as one has exited
+    given_up = time.monotonic() + 60
+    while not all(path.exists() for path in stopped) and time.monotonic() < given_up:
+        time.sleep(0.05)
+    sys.exit(1)
 """
 )
 
