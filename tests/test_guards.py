@@ -376,7 +376,7 @@ try:
 except SystemExit as error:
     print(error, file=sys.stderr, flush=True)
     stopped[int(os.environ["RANK"])].touch()
-    # the launcher kills the other process as soon as one has exited
+    # The launcher kills the other process as soon as one has exited.
     given_up = time.monotonic() + 60
     while not all(path.exists() for path in stopped) and time.monotonic() < given_up:
         time.sleep(0.05)
