@@ -11,8 +11,7 @@ import numpy as np
 from eval.bootstrap import RESAMPLES, percentile_interval, resample
 from eval.metric_names import METRICS, TASKS
 from eval.result_files import Run, Score
-from eval.scores import METRICS as METRIC_MODULES
-from eval.scores import metric_arguments
+from eval.scores import metric_arguments, metric_module
 from modeling_mora.tasks_mora import Property, Task, get_task
 
 # Where more of the resamples have no gain, because the other method scores 0, there is no interval.
@@ -180,7 +179,7 @@ def find_gain(
     name, rows = _statistics(question, metric, records)
 
     def scores(index: np.ndarray) -> list[float | None]:
-        aggregate = METRIC_MODULES[name].aggregate
+        aggregate = metric_module(name).aggregate
         return [
             aggregate({key: column[index] for key, column in one.items()})[metric] for one in rows
         ]
@@ -218,7 +217,7 @@ def _statistics(
     """The metric module that has a score, and its statistics of each run's rows."""
     task = _task(question, records[0])
     for name in task.metrics:
-        module = METRIC_MODULES[name]
+        module = metric_module(name)
         rows = [
             module.score_rows(
                 **metric_arguments(name, lines, task, question.tokenizer or "words"),

@@ -3,6 +3,8 @@
 """Scores of answered questions: which metrics judge a task, and how rows are put together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,22 +13,25 @@ from rich.console import Console
 from rich.table import Table
 
 from eval.bootstrap import scores_with_intervals
-from eval.metrics.caption_overlap import overlap
-from eval.metrics.fingerprint_similarity import similarity
-from eval.metrics.molecule_match import matching
-from eval.metrics.property_regression import regression
-from eval.metrics.property_roc_auc import roc_auc
 from modeling_mora.tasks_mora import PropertyPrediction, Task
 
-# Computing code by the names in `Task.metrics`.
-METRICS = {
-    "molecule_match": matching,
-    "fingerprint_similarity": similarity,
-    "caption_overlap": overlap,
-    "property_regression": regression,
-    "property_roc_auc": roc_auc,
+# Files of the computing code by the names in `Task.metrics`.
+METRIC_FILES = {
+    "molecule_match": "matching",
+    "fingerprint_similarity": "similarity",
+    "caption_overlap": "overlap",
+    "property_regression": "regression",
+    "property_roc_auc": "roc_auc",
 }
 TRAINING_MEAN = "training_mean"
+
+
+def metric_module(name: str) -> ModuleType:
+    """The computing code of a metric, with `score_rows` and `aggregate`.
+
+    Imported when asked for: NLTK, which only captions need, would take a sixth of every start.
+    """
+    return import_module(f"eval.metrics.{name}.{METRIC_FILES[name]}")
 
 
 def score_records(
@@ -55,7 +60,7 @@ def score_records(
     """
     scores = {}
     for name in task.metrics:
-        metric = METRICS[name]
+        metric = metric_module(name)
         rows = metric.score_rows(**metric_arguments(name, records, task, tokenizer), policy=policy)
         scores |= scores_with_intervals(rows, metric.aggregate, seed)
     return scores
@@ -96,7 +101,7 @@ def score_all(
                         "control": control,
                         "n": len(answered),
                         "tokenizer": options["tokenizer"] if _is_text(task) else None,
-                        "meteor_wordnet": overlap.wordnet_available() if _is_text(task) else None,
+                        "meteor_wordnet": _has_wordnet() if _is_text(task) else None,
                         "metrics": score_records(answered, task, **options),
                     }
                 )
@@ -201,6 +206,10 @@ def show_interval(score: Mapping[str, float | int | None]) -> str:
 def _are_alike(task: Task, by_property: Mapping[tuple, Any]) -> bool:
     """Whether a score over several properties means something."""
     return len(by_property) > 1 and len({unit_of(task, asked) for (asked,) in by_property}) == 1
+
+
+def _has_wordnet() -> bool:
+    return metric_module("caption_overlap").wordnet_available()
 
 
 def _is_text(task: Task) -> bool:

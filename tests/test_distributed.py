@@ -52,6 +52,28 @@ main()
 """
 )
 
+OTHER_METHODS = ["lora", "graph_prefix"]
+OTHER_FLAGS = ["--lr_scheduler_type", "constant"]
+# One start of the processes for all, as it takes longer than the trainings.
+OTHERS_SCRIPT = (
+    ON_CPU
+    + """
+import sys
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from training.finetune import main
+
+# The processes stay connected from one training to the next.
+Accelerator.end_training = lambda self: AcceleratorState._reset_state()
+folder, *methods = sys.argv[1:4]
+for method in methods:
+    flags = [*sys.argv[4:], "--method", method, "--output_dir", f"{folder}/{method}"]
+    for more in (["--max_steps", "3"], ["--resume_from_checkpoint", "true"]):
+        main(flags + more)
+"""
+)
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
@@ -122,38 +144,36 @@ def together(recipe: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["lora", "graph_prefix"])
-def other_method(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def other_alone(recipe: Path, other_method: str) -> Path:
+@pytest.fixture(scope="module", params=OTHER_METHODS)
+def other_alone(recipe: Path, request: pytest.FixtureRequest) -> Path:
     """Output folder of this process with another method than MoRA."""
-    folder = recipe.with_name(other_method)
-    flags = ["--method", other_method, "--lr_scheduler_type", "constant"]
-    main([str(recipe), *flags, "--per_device_train_batch_size", "4", "--output_dir", str(folder)])
+    folder = recipe.with_name(request.param)
+    flags = ["--method", request.param, *OTHER_FLAGS, "--per_device_train_batch_size", "4"]
+    main([str(recipe), *flags, "--output_dir", str(folder)])
     return folder
 
 
-@pytest.mark.parametrize("config", ["fsdp2", "zero3"])
-def test_other_methods_follow_one_process(
-    recipe: Path, other_method: str, other_alone: Path, config: str
-):
-    """Three steps, and three more from their checkpoint."""
-    folder = recipe.with_name(f"{other_method}-{config}")
-    flags = ["--method", other_method, "--lr_scheduler_type", "constant", "--ddp_backend", "gloo"]
-    flags += ["--load_best_model_at_end", "false", "--output_dir", folder]
-    script = recipe.with_name("script.py")
-    run_processes(config, script, recipe, *flags, "--max_steps", "3")
-    run_processes(config, script, recipe, *flags, "--resume_from_checkpoint", "true")
+@pytest.fixture(scope="module", params=["fsdp2", "zero3"])
+def others_together(recipe: Path, request: pytest.FixtureRequest) -> Path:
+    """Folder with an output folder for each other method: three steps, and three more."""
+    folder = recipe.with_name(f"others-{request.param}")
+    script = recipe.with_name("others.py")
+    script.write_text(OTHERS_SCRIPT)
+    flags = [*OTHER_FLAGS, "--ddp_backend", "gloo", "--load_best_model_at_end", "false"]
+    run_processes(request.param, script, folder, *OTHER_METHODS, recipe, *flags)
+    return folder
+
+
+def test_other_methods_follow_one_process(other_alone: Path, others_together: Path):
+    folder = others_together / other_alone.name
     losses = history(other_alone, "loss")
     assert len(losses) == STEPS and losses[-1] < losses[0] - 0.5
     assert history(folder, "loss") == pytest.approx(losses, rel=1e-5)
     assert history(folder, "eval_loss") == pytest.approx(
         history(other_alone, "eval_loss"), rel=1e-5
     )
-    name = "adapter_model.safetensors" if other_method == "lora" else "model.safetensors"
+    lora = other_alone.name == "lora"
+    name = "adapter_model.safetensors" if lora else "model.safetensors"
     assert_nearly_equal(load_file(folder / name), load_file(other_alone / name))
 
 

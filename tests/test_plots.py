@@ -22,7 +22,7 @@ from eval.plots.error_by_size import (
     share_by_size,
     size_bins,
 )
-from eval.plots.figure import shorten, wilson
+from eval.plots.figure import shorten
 from eval.plots.reaction_classes import (
     class_names,
     draw_reaction_classes,
@@ -31,6 +31,7 @@ from eval.plots.reaction_classes import (
 )
 from eval.plots.roc_curves import draw_roc, save_roc_curves
 from eval.plots.similarity import draw_ends, draw_histograms, save_similarity, shares
+from eval.plots.wilson import wilson
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from eval.plots.figure import (
     save,
     series_style,
     shorten,
-    wilson,
 )
+from eval.plots.wilson import wilson
 
 MOST_BINS = 8
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 # Matplotlib's ten colours of most contrast; an eleventh line gets the first one and dashes.
 COLOURS = [f"C{i}" for i in range(10)]
@@ -67,18 +66,6 @@ def legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=9)
-
-
-def wilson(successes: int, n: int) -> tuple[float, float, float]:
-    """A share with its 95 % Wilson interval, which is right for few rows and at 0 and 1 too.
-
-    Returns:
-        share, low, high; all nan for n = 0.
-    """
-    if n == 0:
-        return (np.nan,) * 3
-    interval = binomtest(successes, n).proportion_ci(method="wilson")
-    return successes / n, interval.low, interval.high
 
 
 def error_bars(values: Sequence[float], lows: Sequence[float], highs: Sequence[float]):

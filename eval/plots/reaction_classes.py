@@ -17,8 +17,8 @@ from eval.plots.figure import (
     save,
     series_style,
     shorten,
-    wilson,
 )
+from eval.plots.wilson import wilson
 
 # Of USPTO-50K: Schneider, Stiefl, Landrum, J. Chem. Inf. Model. 2016, 56, 2336.
 CLASSES = {
