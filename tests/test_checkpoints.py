@@ -231,8 +231,11 @@ def test_killed_three_times_and_resumed(tiny_base: Path, tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
     (tmp_path / "script.py").write_text(SCRIPT)
 
-    def start(folder: Path, *flags: str, **kill: str) -> subprocess.CompletedProcess:
-        arguments = [tmp_path / "recipe.yaml", "--output_dir", folder, *flags]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    main([str(tmp_path / "recipe.yaml"), "--output_dir", str(whole)])
+
+    def start(*flags: str, **kill: str) -> subprocess.CompletedProcess:
+        arguments = [tmp_path / "recipe.yaml", "--output_dir", killed, *flags]
         return subprocess.run(
             command("single_gpu", tmp_path / "script.py", *arguments),
             cwd=ROOT,
@@ -242,10 +245,6 @@ def test_killed_three_times_and_resumed(tiny_base: Path, tmp_path: Path):
             timeout=300,
         )
 
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    result = start(whole)
-    assert result.returncode == 0, result.stderr[-3000:]
-
     steps = random.Random(os.environ.get("KILL_SEED", "7"))
     kills = [
         {"KILL_BEFORE_STEP": str(steps.randint(5, 11))},
@@ -254,11 +253,11 @@ def test_killed_three_times_and_resumed(tiny_base: Path, tmp_path: Path):
     ]
     resume = []
     for kill in kills:
-        result = start(killed, *resume, **kill)
+        result = start(*resume, **kill)
         assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
         resume = ["--resume_from_checkpoint", "true"]
         print(kill, result.stdout.strip().splitlines()[-1])
-    result = start(killed, *resume)
+    result = start(*resume)
     assert result.returncode == 0, result.stderr[-3000:]
     print(result.stdout)
     expected, found = (load_file(folder / "model.safetensors") for folder in (whole, killed))

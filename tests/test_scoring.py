@@ -343,7 +343,11 @@ def test_which_score_is_better(name: str, greater: bool, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_rows(recipe: Path, tmp_path: Path):  # noqa: F811
+def test_two_processes_share_the_rows(
+    recipe: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
     """Three batches for two processes: the answers are those of one process, each there once."""
     change(
         recipe,
@@ -356,18 +360,20 @@ def test_two_processes_share_the_rows(recipe: Path, tmp_path: Path):  # noqa: F8
         learning_rate=1e-9,
         logging_steps=1,
     )
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    main([str(recipe), "--output_dir", str(alone)])
+    printed = {alone: capsys.readouterr().out}
     script = tmp_path / "script.py"
     script.write_text("from training.finetune import main\nmain()\n")
-    answers = {}
-    for config, flags in {"single_gpu": [], "multi_gpu": ["--ddp_backend", "gloo"]}.items():
-        folder = tmp_path / config
-        printed = run_processes(config, script, recipe, "--output_dir", folder, *flags)
-        assert printed.count("validation loss") == printed.count("step 1/2  loss") == 1
-        answers[config] = (folder / "scored_answers.jsonl").read_text()
+    flags = ["--ddp_backend", "gloo", "--output_dir", together]
+    printed[together] = run_processes("multi_gpu", script, recipe, *flags)
+    for folder, text in printed.items():
+        assert text.count("validation loss") == text.count("step 1/2  loss") == 1
         assert len(history(folder, "eval_mae")) == 1
         assert (folder / "training_curves.png").exists()
-    assert answers["multi_gpu"] == answers["single_gpu"]
-    assert len(answers["multi_gpu"].splitlines()) == 5
+    answers = (together / "scored_answers.jsonl").read_text()
+    assert answers == (alone / "scored_answers.jsonl").read_text()
+    assert len(answers.splitlines()) == 5
 
 
 @pytest.mark.parametrize(
