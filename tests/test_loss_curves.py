@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from training.loss_curves import differences, main, read_curve
+from training import loss_curves
+from training.loss_curves import differences, draw_learning, main, read_curve
 
 
 def write_run(folder: Path, losses: dict[int, float]) -> Path:
@@ -26,6 +27,15 @@ def test_curves_are_compared_and_drawn(tmp_path: Path, capsys: pytest.CaptureFix
     row = next(line for line in printed.splitlines() if "ZeRO-3" in line)
     assert row.split() == ["ZeRO-3", "2", "2.06250", "1.50000", "6.25e-02", "2"]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_of_many_curves_looks_its_own_way(monkeypatch: pytest.MonkeyPatch):
+    figures = []
+    monkeypatch.setattr(loss_curves, "save", lambda figure, path: figures.append(figure))
+    curves = {f"arm {i}": {10: 1.0, 20: 0.5 + i / 20} for i in range(12)}
+    draw_learning(curves, "loss", "Training loss", Path("loss.png"))
+    lines = figures[0].axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(curves)
 
 
 def test_only_steps_of_both_runs_are_compared(tmp_path: Path):

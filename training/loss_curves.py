@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.trainer import TRAINER_STATE_NAME
 
-from eval.plots.figure import new_figure, save
+from eval.plots.figure import new_figure, save, series_style
 
 Curve = dict[int, float]
 
@@ -128,8 +128,9 @@ def draw_learning(curves: dict[str, Curve], metric: str, title: str, path: Path)
     """Write a PNG of curves that are not meant to be the same."""
     figure = new_figure(7.0, 4.5)
     axes = figure.subplots()
-    for name, curve in curves.items():
-        axes.plot(list(curve), list(curve.values()), "o-", markersize=3, linewidth=1.3, label=name)
+    for position, (name, curve) in enumerate(curves.items()):
+        style = series_style(position) | {"marker": "o", "markersize": 3, "linewidth": 1.3}
+        axes.plot(list(curve), list(curve.values()), label=name, **style)
     # From the first values on, all of a training's loss would be a flat line.
     values = sorted(value for curve in curves.values() for value in curve.values())
     axes.set_ylim(values[0] - 0.02, 1.05 * np.quantile(values, 0.9))
