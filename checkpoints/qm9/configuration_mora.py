@@ -81,7 +81,7 @@ class MoraConfig(PreTrainedConfig):
         generator_type (`str`, defaults to `"core"`):
             `"core"`: A and B are shared, the molecule's own part is the small core `C_i`.
             `"dense"`: the published design, the whole `A_i` [d_in, rank] is generated.
-        rank (`int`, defaults to 16): rank of the delta added to a module.
+        rank (`int`, defaults to 26): rank of the delta added to a module.
         core_dim (`int`, *optional*): c, the number of columns of A; `rank` when not given.
         alpha (`float`, *optional*): the delta is scaled by `alpha / rank`; `rank` when not given.
         target_modules (`str` or `list[str]`, *optional*):
@@ -91,7 +91,7 @@ class MoraConfig(PreTrainedConfig):
         layers_to_transform (`int` or `list[int]`, *optional*): adapt only these decoder layers.
         layer_stride (`int`, *optional*):
             Adapt every n-th decoder layer: with 4, the layers 4, 8, 12, … counted from one.
-        generator_dim (`int`, defaults to 256): width of the weight generator.
+        generator_dim (`int`, defaults to 128): width of the weight generator.
         generator_depth (`int`, defaults to 2): number of its blocks.
         generator_heads (`int`, defaults to 8): number of its attention heads.
         generator_per_type (`bool`, defaults to `False`):
@@ -116,13 +116,13 @@ class MoraConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     graph_config: dict | PreTrainedConfig | None = None
     generator_type: str = "core"
-    rank: int = 16
+    rank: int = 26
     core_dim: int | None = None
     alpha: float | int | None = None
     target_modules: str | list[str] | None = None
     layers_to_transform: int | list[int] | None = None
     layer_stride: int | None = None
-    generator_dim: int = 256
+    generator_dim: int = 128
     generator_depth: int = 2
     generator_heads: int = 8
     generator_per_type: bool = False

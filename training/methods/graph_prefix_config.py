@@ -16,7 +16,7 @@ class GraphPrefixConfig(PreTrainedConfig):
     Args:
         text_config (`PreTrainedConfig` or `dict`): configuration of the frozen decoder LLM.
         graph_config (`MoraGraphConfig` or `dict`): configuration of the graph encoder.
-        rank (`int`, defaults to 16): rank of LoRA.
+        rank (`int`, defaults to 26): rank of LoRA.
         alpha (`float`, *optional*): LoRA is scaled by `alpha / rank`; `rank` when not given.
         target_modules (`list[str]`): whole names of the LLM's modules with LoRA.
         freeze_graph_encoder (`bool`, defaults to `False`): keep the graph encoder as it is.
@@ -29,7 +29,7 @@ class GraphPrefixConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     graph_config: dict | PreTrainedConfig | None = None
-    rank: int = 16
+    rank: int = 26
     alpha: float | int | None = None
     target_modules: list[str] | None = None
     freeze_graph_encoder: bool = False
