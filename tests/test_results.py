@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from training.compare import GAINS
+from training.comparison import full_recipe, read_comparison
+from training.comparison_run import differing_keys
 from training.published_runs import KEPT
 
-RESULTS = Path(__file__).parents[1] / "eval" / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "eval" / "results"
 FILES = sorted(RESULTS.glob("*/*.json"))
 ANSWERS = sorted(RESULTS.glob("*/*.tar.xz"))
 TRACES = ("/root", "/home", "/tmp", "/work")
@@ -73,3 +76,17 @@ def test_published_answers_are_those_of_the_results(path: Path):
         for text in (predictions, losses)
     ]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("path", ANSWERS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_published_answers_are_of_arms_as_they_are_now(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So that `--published` takes them, also after a default has changed."""
+    monkeypatch.chdir(ROOT)  # comparisons name their recipes from here
+    comparison = read_comparison(Path("training/comparisons", f"{path.parent.name}.yaml"))
+    name, _, seed = path.name.removesuffix(".tar.xz").rpartition("-seed-")
+    (variant,) = [v for arm in comparison.arms.values() for v in arm if v.name == name]
+    recipe = json.loads((path.parent / f"{name}-seed-{seed}.json").read_text())["comparison"][
+        "recipe"
+    ]
+    now = full_recipe(comparison, variant, int(seed), Path(recipe["output_dir"]))
+    assert differing_keys(recipe, now) == []
