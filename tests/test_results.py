@@ -85,8 +85,7 @@ def test_published_answers_are_of_arms_as_they_are_now(path: Path, monkeypatch: 
     comparison = read_comparison(Path("training/comparisons", f"{path.parent.name}.yaml"))
     name, _, seed = path.name.removesuffix(".tar.xz").rpartition("-seed-")
     (variant,) = [v for arm in comparison.arms.values() for v in arm if v.name == name]
-    recipe = json.loads((path.parent / f"{name}-seed-{seed}.json").read_text())["comparison"][
-        "recipe"
-    ]
+    results = json.loads((path.parent / f"{name}-seed-{seed}.json").read_text())
+    recipe = results["comparison"]["recipe"]
     now = full_recipe(comparison, variant, int(seed), Path(recipe["output_dir"]))
     assert differing_keys(recipe, now) == []
